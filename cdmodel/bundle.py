@@ -1,0 +1,153 @@
+"""A model bundle: one folder with ``bundle.json``, ``student.safetensors`` and ``teacher.safetensors``.
+
+Torch-free: reads, checks and names a bundle; ``models`` builds the networks. Nothing is ever unpickled. A bundle's
+version is the hash of its manifest, which holds the hashes of its weights, so equal versions mean equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
+from typing_extensions import Annotated
+
+from cdmodel.aggregation import Aggregation
+from cdmodel.calibration import Calibration
+from cdmodel.errors import BundleError
+from cdmodel.escalation import EscalationPolicy
+from cdmodel.sampling import ClipGeometry, ClipSampling
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "bundle.json"
+STUDENT_WEIGHTS = "student.safetensors"
+TEACHER_WEIGHTS = "teacher.safetensors"
+BUNDLE_FILES = (MANIFEST_NAME, STUDENT_WEIGHTS, TEACHER_WEIGHTS)
+DEMO_BUNDLE = Path(__file__).parent / "demo_bundle"
+"""The small bundle that ships with the project: kinetic scenes, see ``scenes``."""
+BUILTIN_BUILDERS = ("cdmodel.",)
+"""Prefixes of builders that are allowed without being named in the configuration."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """How to build one network and what to feed it."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    builder: str
+    """``module:function``; called with num_classes, frames, height, width and ``arguments``."""
+    arguments: dict[str, JsonValue]
+    geometry: ClipGeometry
+    mean: tuple[float, float, float]
+    """Per RGB channel, of pixels scaled to 0..1; input = (pixel / 255 - mean) / std."""
+    std: tuple[float, float, float]
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleManifest:
+    """Everything of a bundle but its weights: the contents of ``bundle.json``."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    schema_version: Literal[1]
+    labels: tuple[str, ...]
+    """Class names; a label's position is its ``label_id``."""
+    sampling: ClipSampling
+    student: ModelSpec
+    teacher: ModelSpec
+    calibration: Calibration
+    default_policy: Annotated[EscalationPolicy, Field(discriminator="kind")]
+    default_aggregation: Annotated[Aggregation, Field(discriminator="kind")]
+    provenance: dict[str, JsonValue]
+    """Where it came from: data, seeds, versions, origin of the confidence targets."""
+    metrics: dict[str, JsonValue]
+    """What was measured on held-out data, units in the names."""
+
+    def __post_init__(self) -> None:
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"a bundle needs at least two distinct labels, got {list(self.labels)}")
+
+
+_MANIFEST = TypeAdapter(BundleManifest)
+
+
+def read_manifest(folder: Path) -> BundleManifest:
+    """Read and check the bundle in a local folder: schema, weights present, hashes equal.
+
+    Raises:
+        BundleError: anything is missing, unreadable, of another schema version, or changed since it was written.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise BundleError(str(folder), f"not a model bundle: {MANIFEST_NAME} cannot be read ({error.strerror})") from error
+    _refuse_other_schema(folder, text)
+    try:
+        manifest = _MANIFEST.validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or MANIFEST_NAME
+        raise BundleError(str(folder), f"{MANIFEST_NAME} is damaged at {where}: {first['msg']}") from error
+    _check_weights(folder / STUDENT_WEIGHTS, manifest.student)
+    _check_weights(folder / TEACHER_WEIGHTS, manifest.teacher)
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: BundleManifest) -> None:
+    """Write ``bundle.json``; the weights it names must already stand beside it."""
+    _check_weights(folder / STUDENT_WEIGHTS, manifest.student)
+    _check_weights(folder / TEACHER_WEIGHTS, manifest.teacher)
+    (folder / MANIFEST_NAME).write_bytes(_MANIFEST.dump_json(manifest, indent=2) + b"\n")
+
+
+def model_version(manifest: BundleManifest) -> str:
+    """Return the bundle's name in every table: ``m-`` and 12 hex digits of its content's hash."""
+    return "m-" + hashlib.sha256(_MANIFEST.dump_json(manifest)).hexdigest()[:12]
+
+
+def check_builder(subject: str, builder: str, allowed_prefixes: Sequence[str]) -> None:
+    """Refuse a builder that neither this project nor the configuration allows.
+
+    Raises:
+        BundleError: naming the builder and the setting that would allow it.
+    """
+    module, separator, function = builder.partition(":")
+    if not (separator and module and function):
+        raise BundleError(subject, f"builder {builder!r} is not of the form module:function")
+    if not any(module == prefix.rstrip(".") or module.startswith(prefix) for prefix in allowed_prefixes):
+        raise BundleError(
+            subject, f"builder {builder!r} is not allowed; add its module to models.allowed_builders if you trust it"
+        )
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refuse_other_schema(folder: Path, text: bytes) -> None:
+    try:
+        version = json.loads(text)["schema_version"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise BundleError(str(folder), f"{MANIFEST_NAME} is damaged: no schema_version in it") from error
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            str(folder), f"bundle schema {version!r} is unknown to this version, which reads schema {SCHEMA_VERSION}"
+        )
+
+
+def _check_weights(path: Path, spec: ModelSpec) -> None:
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise BundleError(str(path), f"weights cannot be read ({error.strerror})") from error
+    if found != spec.weights_sha256:
+        raise BundleError(str(path), "weights differ from the hash in bundle.json; fetch the bundle again")

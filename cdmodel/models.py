@@ -1,0 +1,199 @@
+"""The two models of a cascade, ready to score: built from a bundle, on one device.
+
+A scorer turns uint8 clips into calibrated NumPy scores and knows its FLOPs per clip. It knows nothing of policies.
+N clips, T frames, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from cdmodel.bundle import (
+    BUILTIN_BUILDERS,
+    STUDENT_WEIGHTS,
+    TEACHER_WEIGHTS,
+    BundleManifest,
+    ModelSpec,
+    check_builder,
+    model_version,
+    read_manifest,
+)
+from cdmodel.calibration import Calibration, sigmoid, softmax
+from cdmodel.errors import BundleError
+from cdmodel.sampling import ClipGeometry
+from cdmodel.scores import StudentScores, TeacherScores
+
+
+class StudentOutput(NamedTuple):
+    """What a student network returns: three heads on one backbone, all uncalibrated logits."""
+
+    logits_NK: Tensor
+    q_teacher_logit_N: Tensor
+    q_student_logit_N: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentScorer:
+    """The student network with its preprocessing and calibration."""
+
+    network: nn.Module
+    """Maps normalised float32 clips [N, T, C, H, W] to ``StudentOutput``."""
+    spec: ModelSpec
+    calibration: Calibration
+    device: torch.device
+    flops_per_clip: int
+
+    @property
+    def geometry(self) -> ClipGeometry:
+        return self.spec.geometry
+
+    def score(self, pixels_NTCHW: NDArray[np.uint8]) -> StudentScores:
+        """Return the three answers per clip, in order. Blocks until the device is done."""
+        with torch.inference_mode():
+            output = self.network(normalise(pixels_NTCHW, self.spec, self.device))
+        return StudentScores(
+            probabilities_NK=softmax(_to_numpy(output.logits_NK), self.calibration.student_temperature),
+            q_teacher_N=sigmoid(_to_numpy(output.q_teacher_logit_N), self.calibration.q_teacher),
+            q_student_N=sigmoid(_to_numpy(output.q_student_logit_N), self.calibration.q_student),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherScorer:
+    """The teacher network with its preprocessing and calibration."""
+
+    network: nn.Module
+    """Maps normalised float32 clips [N, T, C, H, W] to logits [N, K]."""
+    spec: ModelSpec
+    calibration: Calibration
+    device: torch.device
+    flops_per_clip: int
+
+    @property
+    def geometry(self) -> ClipGeometry:
+        return self.spec.geometry
+
+    def score(self, pixels_NTCHW: NDArray[np.uint8]) -> TeacherScores:
+        """Return class probabilities per clip, in order. Blocks until the device is done."""
+        with torch.inference_mode():
+            logits_NK = self.network(normalise(pixels_NTCHW, self.spec, self.device))
+        return TeacherScores(probabilities_NK=softmax(_to_numpy(logits_NK), self.calibration.teacher_temperature))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CascadeModels:
+    """Both scorers of one bundle on one device."""
+
+    model_version: str
+    manifest: BundleManifest
+    student: StudentScorer
+    teacher: TeacherScorer
+    device_name: str
+    """``cpu``, or for example ``cuda:NVIDIA H200``."""
+
+
+def load_bundle(
+    folder: Path, device: torch.device | str = "cpu", allowed_builders: Sequence[str] = ()
+) -> CascadeModels:
+    """Build both networks of the bundle in ``folder`` and put them on ``device``, ready for inference.
+
+    Raises:
+        BundleError: the bundle is damaged, unknown, or asks for a builder outside the allow-list.
+    """
+    manifest = read_manifest(folder)
+    device = torch.device(device)
+    allowed = (*BUILTIN_BUILDERS, *allowed_builders)
+    student = _load_network(folder / STUDENT_WEIGHTS, manifest.student, len(manifest.labels), allowed, device)
+    teacher = _load_network(folder / TEACHER_WEIGHTS, manifest.teacher, len(manifest.labels), allowed, device)
+    return CascadeModels(
+        model_version=model_version(manifest),
+        manifest=manifest,
+        student=StudentScorer(
+            network=student,
+            spec=manifest.student,
+            calibration=manifest.calibration,
+            device=device,
+            flops_per_clip=count_flops(student, manifest.student.geometry, device),
+        ),
+        teacher=TeacherScorer(
+            network=teacher,
+            spec=manifest.teacher,
+            calibration=manifest.calibration,
+            device=device,
+            flops_per_clip=count_flops(teacher, manifest.teacher.geometry, device),
+        ),
+        device_name=name_device(device),
+    )
+
+
+def build_network(spec: ModelSpec, num_classes: int, allowed_builders: Sequence[str]) -> nn.Module:
+    """Call the builder that ``spec`` names; weights are as the builder initialises them.
+
+    Raises:
+        BundleError: the builder is not allowed, does not exist, or refuses its arguments.
+    """
+    check_builder(spec.builder, spec.builder, allowed_builders)
+    module_name, _, function_name = spec.builder.partition(":")
+    geometry = spec.geometry
+    try:
+        builder: Callable[..., nn.Module] = getattr(importlib.import_module(module_name), function_name)
+        return builder(
+            num_classes=num_classes,
+            frames=geometry.frames,
+            height=geometry.height,
+            width=geometry.width,
+            **spec.arguments,
+        )
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise BundleError(spec.builder, f"the model cannot be built: {error}") from error
+
+
+def count_flops(network: nn.Module, geometry: ClipGeometry, device: torch.device) -> int:
+    """Measure the FLOPs of one clip, a multiply-accumulate being two; elementwise operations are not counted."""
+    clip_NTCHW = torch.zeros(1, geometry.frames, 3, geometry.height, geometry.width, device=device)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(clip_NTCHW)
+    return int(counter.get_total_flops())
+
+
+def normalise(pixels_NTCHW: NDArray[np.uint8], spec: ModelSpec, device: torch.device) -> Tensor:
+    """Return (pixel / 255 - mean) / std as float32 on the device; the bytes cross to it, not the floats."""
+    pixels = torch.from_numpy(pixels_NTCHW).to(device).float()
+    mean_C11 = torch.tensor(spec.mean, device=device).view(3, 1, 1)
+    std_C11 = torch.tensor(spec.std, device=device).view(3, 1, 1)
+    return (pixels / 255.0 - mean_C11) / std_C11
+
+
+def name_device(device: torch.device) -> str:
+    """Return the device as tables show it: ``cpu``, or ``cuda:`` and the card's name."""
+    return f"cuda:{torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+
+
+def _load_network(
+    weights: Path, spec: ModelSpec, num_classes: int, allowed_builders: Sequence[str], device: torch.device
+) -> nn.Module:
+    network = build_network(spec, num_classes, allowed_builders)
+    try:
+        # Some bundles store half precision to stay small; inference here is float32.
+        state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in load_file(weights).items()}
+        network.load_state_dict(state)
+    except (SafetensorError, RuntimeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise BundleError(str(weights), f"weights do not fit builder {spec.builder}: {first_line}") from error
+    return network.to(device).eval()
+
+
+def _to_numpy(values: Tensor) -> NDArray[np.float32]:
+    return np.asarray(values.float().cpu().numpy())
