@@ -72,9 +72,7 @@ class VideoScore:
     """Share of each clip; sums to 1."""
 
 
-def merge_answers(
-    student: StudentScores | None, teacher: TeacherScores | None, escalated_N: BoolArray
-) -> ClipAnswers:
+def merge_answers(student: StudentScores | None, teacher: TeacherScores | None, escalated_N: BoolArray) -> ClipAnswers:
     """Take the teacher's answer where it was asked and the student's elsewhere.
 
     ``teacher`` holds one row per true entry of ``escalated_N``, in order; None stands for no rows. ``student`` is None
@@ -84,9 +82,7 @@ def merge_answers(
         if teacher is None or not escalated_N.all():
             raise ValueError("without a student every clip needs the teacher")
         peaks_N = teacher.probabilities_NK.max(axis=1)
-        return ClipAnswers(
-            probabilities_NK=teacher.probabilities_NK, confidence_N=peaks_N, by_teacher_N=escalated_N
-        )
+        return ClipAnswers(probabilities_NK=teacher.probabilities_NK, confidence_N=peaks_N, by_teacher_N=escalated_N)
     probabilities_NK = student.probabilities_NK.copy()
     if teacher is not None:
         probabilities_NK[escalated_N] = teacher.probabilities_NK

@@ -87,7 +87,9 @@ def read_manifest(folder: Path) -> BundleManifest:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise BundleError(str(folder), f"not a model bundle: {MANIFEST_NAME} cannot be read ({error.strerror})") from error
+        raise BundleError(
+            str(folder), f"not a model bundle: {MANIFEST_NAME} cannot be read ({error.strerror})"
+        ) from error
     _refuse_other_schema(folder, text)
     try:
         manifest = _MANIFEST.validate_json(text)

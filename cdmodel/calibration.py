@@ -40,14 +40,14 @@ class Calibration:
 
 
 def softmax(logits_NK: NDArray[np.floating], temperature: float) -> FloatArray:
-    """Return softmax(logits / temperature) over the last axis as float32; computed in float64."""
+    """Return the softmax of the logits over a temperature, along the last axis; float32, computed in float64."""
     scaled_NK = logits_NK.astype(np.float64) / temperature
     odds_NK = np.exp(scaled_NK - scaled_NK.max(axis=-1, keepdims=True))
     return np.asarray(odds_NK / odds_NK.sum(axis=-1, keepdims=True), dtype=np.float32)
 
 
 def sigmoid(logits_N: NDArray[np.floating], platt: PlattMap) -> FloatArray:
-    """Return sigmoid(slope * logits + bias) as float32; large inputs saturate without a warning."""
+    """Return P(yes) of each logit under a Platt map, float32; large inputs saturate without a warning."""
     scaled_N = np.clip(platt.slope * logits_N.astype(np.float64) + platt.bias, -60.0, 60.0)
     return np.asarray(1.0 / (1.0 + np.exp(-scaled_N)), dtype=np.float32)
 

@@ -31,7 +31,9 @@ class ClipBatch:
                 f"{len(self.clip_indices)} indices, {len(self.spans)} spans and {clips} clips of pixels do not agree"
             )
         if self.pixels_NTCHW.dtype != np.uint8 or self.pixels_NTCHW.ndim != 5:
-            raise ValueError(f"pixels must be uint8 [N, T, C, H, W], got {self.pixels_NTCHW.dtype} {self.pixels_NTCHW.shape}")
+            raise ValueError(
+                f"pixels must be uint8 [N, T, C, H, W], got {self.pixels_NTCHW.dtype} {self.pixels_NTCHW.shape}"
+            )
 
     def __repr__(self) -> str:
         return f"ClipBatch(clips={self.clip_indices}, pixels_NTCHW={self.pixels_NTCHW.shape})"

@@ -58,6 +58,4 @@ def price_usd(cost: ComputeCost, prices: PriceTable) -> float:
     """Return the price of ``cost``: GPU time at the GPU's rate, all other seconds at the CPU's rate."""
     model_seconds = cost.student_seconds + cost.teacher_seconds
     cpu_seconds = cost.decode_cpu_seconds + max(model_seconds - cost.gpu_seconds, 0.0)
-    return (
-        cost.gpu_seconds * prices.usd_per_gpu_hour + cpu_seconds * prices.usd_per_cpu_hour
-    ) / SECONDS_PER_HOUR
+    return (cost.gpu_seconds * prices.usd_per_gpu_hour + cpu_seconds * prices.usd_per_cpu_hour) / SECONDS_PER_HOUR

@@ -262,6 +262,7 @@ class ClipReader:
                 self._uri, f"decoding took longer than decode.deadline_seconds = {self._limits.deadline_seconds:g}"
             )
 
+
 class _Stopwatch:
     """Counts the time spent decoding, and not that of whoever consumes the clips."""
 
@@ -308,10 +309,7 @@ class _Clock:
 
     def read(self, frame: VideoFrame) -> float:
         expected_seconds = self._last_seconds + self.frame_seconds
-        if frame.pts is None:
-            stamp_seconds = None
-        else:
-            stamp_seconds = frame.pts * self._time_base_seconds
+        stamp_seconds = None if frame.pts is None else frame.pts * self._time_base_seconds
         if self._shift_seconds is None:
             self._shift_seconds = -(stamp_seconds or 0.0)
             seconds = 0.0
@@ -410,7 +408,8 @@ def _convert(frame: VideoFrame, reformatter: VideoReformatter, geometry: ClipGeo
         height, width = width, height
     scaled = reformatter.reformat(frame, width, height, format="gbrp", interpolation=Interpolation.BILINEAR)
     green, blue, red = (
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height, :width] for plane in scaled.planes
+        np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, :width]
+        for plane in scaled.planes
     )
     return np.rot90(np.stack((red, green, blue)), quarter_turns, axes=(1, 2))
 

@@ -57,6 +57,7 @@ class StudentScorer:
 
     @property
     def geometry(self) -> ClipGeometry:
+        """What this model sees of a clip."""
         return self.spec.geometry
 
     def score(self, pixels_NTCHW: NDArray[np.uint8]) -> StudentScores:
@@ -83,6 +84,7 @@ class TeacherScorer:
 
     @property
     def geometry(self) -> ClipGeometry:
+        """What this model sees of a clip."""
         return self.spec.geometry
 
     def score(self, pixels_NTCHW: NDArray[np.uint8]) -> TeacherScores:
@@ -187,7 +189,10 @@ def _load_network(
     network = build_network(spec, num_classes, allowed_builders)
     try:
         # Some bundles store half precision to stay small; inference here is float32.
-        state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in load_file(weights).items()}
+        state = {
+            name: tensor.float() if tensor.is_floating_point() else tensor
+            for name, tensor in load_file(weights).items()
+        }
         network.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:
         first_line = str(error).splitlines()[0]

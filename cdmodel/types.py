@@ -138,10 +138,12 @@ class VideoPrediction:
 
     @property
     def clips_student(self) -> int:
+        """Clips the student scored."""
         return sum(clip.student_label_id is not None for clip in self.clips)
 
     @property
     def clips_teacher(self) -> int:
+        """Clips the teacher scored."""
         return sum(clip.teacher_label_id is not None for clip in self.clips)
 
 
@@ -207,4 +209,5 @@ class ShardReceipt:
 
     @property
     def videos(self) -> int:
+        """All videos of the shard, whatever became of them."""
         return self.videos_labeled + self.videos_partial + self.videos_failed
