@@ -6,13 +6,14 @@ Every clip counts once: the teacher's answer where it was asked, else the studen
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import ClassVar, Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cdmodel.escalation import BoolArray
 from cdmodel.scores import FloatArray, StudentScores, TeacherScores
+from cdmodel.setting_groups import FORBID_UNKNOWN
 
 SMALLEST_PROBABILITY = 1e-7
 """Floor before logarithms: one clip must not veto a class for ever."""
@@ -22,6 +23,7 @@ SMALLEST_PROBABILITY = 1e-7
 class MeanProbability:
     """The plain mean of the clips' probabilities: the usual dense baseline."""
 
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
     kind: Literal["mean"] = "mean"
 
 
@@ -33,6 +35,7 @@ class LogPool:
     whoever answered. With W the sum of weights, the pool is softmax(sum_i w_i log p_i / W ** (1 - independence)).
     """
 
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
     confidence_power: float = 2.0
     """0 weighs all clips alike; larger trusts confident clips more."""
     independence: float = 0.0

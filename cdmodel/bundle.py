@@ -21,6 +21,7 @@ from cdmodel.calibration import Calibration
 from cdmodel.errors import BundleError
 from cdmodel.escalation import EscalationPolicy
 from cdmodel.sampling import ClipGeometry, ClipSampling
+from cdmodel.setting_groups import FORBID_UNKNOWN
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "bundle.json"
@@ -37,7 +38,7 @@ BUILTIN_BUILDERS = ("cdmodel.",)
 class ModelSpec:
     """How to build one network and what to feed it."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
 
     builder: str
     """``module:function``; called with num_classes, frames, height, width and ``arguments``."""
@@ -53,7 +54,7 @@ class ModelSpec:
 class BundleManifest:
     """Everything of a bundle but its weights: the contents of ``bundle.json``."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
 
     schema_version: Literal[1]
     labels: tuple[str, ...]

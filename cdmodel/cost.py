@@ -7,6 +7,9 @@ FLOPs are counts of operations, one multiply-accumulate being two.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from cdmodel.setting_groups import FORBID_UNKNOWN
 
 SECONDS_PER_HOUR = 3600.0
 
@@ -46,6 +49,7 @@ class ComputeCost:
 class PriceTable:
     """What an hour of each device costs, in US dollars."""
 
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
     usd_per_gpu_hour: float
     usd_per_cpu_hour: float
 

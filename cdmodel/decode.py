@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 import av
 import numpy as np
@@ -34,6 +34,7 @@ from cdmodel.errors import (
     VideoUnreadable,
 )
 from cdmodel.sampling import ClipGeometry, ClipSampling, count_clips, frame_times, has_clip, nominal_span
+from cdmodel.setting_groups import FORBID_UNKNOWN
 from cdmodel.types import ClipSpan, Damage, VideoFacts
 
 DECODER_NAME = f"pyav-{av.__version__}"
@@ -51,6 +52,7 @@ MISSING_END_SHARE = 0.05
 class DecodeLimits:
     """What one video may cost before it is given up."""
 
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
     deadline_seconds: float = 1800.0
     """Wall time spent decoding one video, all passes together."""
     max_frame_pixels: int = 2**26

@@ -7,12 +7,13 @@ forgetting the case fails the type check.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import ClassVar, Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cdmodel.scores import StudentScores
+from cdmodel.setting_groups import FORBID_UNKNOWN
 
 BoolArray = NDArray[np.bool_]
 
@@ -21,6 +22,7 @@ BoolArray = NDArray[np.bool_]
 class DenseTeacher:
     """The teacher on every clip; the student is not run. The reference for accuracy and cost."""
 
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
     kind: Literal["dense_teacher"] = "dense_teacher"
 
 
@@ -28,6 +30,7 @@ class DenseTeacher:
 class DenseStudent:
     """The student on every clip, the teacher never."""
 
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
     kind: Literal["dense_student"] = "dense_student"
 
 
@@ -38,11 +41,11 @@ class MaxProbability:
     Source: Chow 1970; the usual cascade rule, optimal only where the teacher is equally good on every clip.
     """
 
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
     threshold: float
     kind: Literal["max_prob"] = "max_prob"
 
     def __post_init__(self) -> None:
-        # Above 1 would also escalate certainty itself; 1 + epsilon is not a threshold anybody means.
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold must lie between 0 and 1, got {self.threshold}")
 
@@ -55,6 +58,7 @@ class Gain:
     Source: Jitkrittum et al. 2023, the Bayes-optimal deferral rule.
     """
 
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
     min_gain: float
     kind: Literal["gain"] = "gain"
 

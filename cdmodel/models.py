@@ -140,6 +140,21 @@ def load_bundle(
     )
 
 
+def pick_device() -> str:
+    """Return ``cuda`` where a GPU is usable, else ``cpu``."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def count_gpus() -> int:
+    """Return how many GPUs this process can see."""
+    return torch.cuda.device_count()
+
+
+def limit_threads(threads: int) -> None:
+    """Let the models use this many CPU threads in this process."""
+    torch.set_num_threads(threads)
+
+
 def build_network(spec: ModelSpec, num_classes: int, allowed_builders: Sequence[str]) -> nn.Module:
     """Call the builder that ``spec`` names; weights are as the builder initialises them.
 

@@ -7,7 +7,9 @@ so clips are laid out one after another while frames arrive; ``has_clip`` decide
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from cdmodel.setting_groups import FORBID_UNKNOWN
 from cdmodel.types import ClipSpan
 
 MIN_TAIL_SHARE = 0.5
@@ -18,6 +20,7 @@ MIN_TAIL_SHARE = 0.5
 class ClipSampling:
     """How clips are laid over a video."""
 
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
     clip_seconds: float = 1.0
     """Length of one clip."""
     stride_seconds: float = 1.0
@@ -34,6 +37,7 @@ class ClipSampling:
 class ClipGeometry:
     """What one model sees of a clip: T frames of H x W pixels, the whole picture scaled to that size."""
 
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
     frames: int
     height: int
     width: int
