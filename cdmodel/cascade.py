@@ -130,6 +130,7 @@ def decode_cost(reader: ClipReader) -> ComputeCost:
         frames_used=summary.frames_used,
         frames_corrupt=summary.frames_corrupt,
         decode_cpu_seconds=summary.cpu_seconds,
+        dense_decode_cpu_seconds=summary.first_pass_cpu_seconds,
     )
 
 

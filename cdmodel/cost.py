@@ -34,6 +34,8 @@ class ComputeCost:
     """What the teacher on every clip would have cost."""
     decode_cpu_seconds: float = 0.0
     """CPU time of the decoding thread, conversion to the models' geometry included."""
+    dense_decode_cpu_seconds: float = 0.0
+    """The part of it that decoding once, from start to end, took: the teacher on every clip would need that as well."""
     student_seconds: float = 0.0
     """Wall time in the student, copy to and from its device included."""
     teacher_seconds: float = 0.0

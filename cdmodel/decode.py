@@ -77,6 +77,8 @@ class DecodeSummary:
     frames_used: int
     frames_corrupt: int
     cpu_seconds: float
+    first_pass_cpu_seconds: float
+    """Zero until the first pass has ended."""
 
 
 @dataclass(slots=True)
@@ -110,6 +112,7 @@ class ClipReader:
         self._frames_decoded = 0
         self._frames_used = 0
         self._cpu_seconds = 0.0
+        self._first_pass_cpu_seconds = 0.0
         self._wall_seconds = 0.0
         self._resumed_at = 0.0
 
@@ -125,6 +128,7 @@ class ClipReader:
             VideoError: VideoUnreadable, NoVideoStream, UnsupportedCodec, VideoTooLarge, NoFrames, DecodeError,
                 DecodeTimeout; and whatever VideoError the file itself raises.
         """
+        first_pass = self._survey is None
         batch: list[_Clip] = []
         clips = self._clips(geometry, None if wanted is None else frozenset(wanted))
         while True:
@@ -136,7 +140,9 @@ class ClipReader:
                 yield _to_batch(batch)
                 batch = []
             if clip is None:
-                return
+                break
+        if first_pass:
+            self._first_pass_cpu_seconds = self._cpu_seconds
 
     def summary(self) -> DecodeSummary:
         """Return what is known so far; complete after one full pass. Never raises."""
@@ -165,6 +171,7 @@ class ClipReader:
             frames_used=self._frames_used,
             frames_corrupt=survey.frames_corrupt,
             cpu_seconds=self._cpu_seconds,
+            first_pass_cpu_seconds=self._first_pass_cpu_seconds,
         )
 
     def _clips(self, geometry: ClipGeometry, wanted: frozenset[int] | None) -> Iterator[_Clip]:
@@ -206,6 +213,9 @@ class ClipReader:
             return av.open(self._file, mode="r", metadata_errors="replace")
         except av.error.FFmpegError as error:
             raise VideoUnreadable(self._uri, f"the container cannot be opened ({error.strerror})") from error
+        except (ValueError, OverflowError) as error:
+            # Headers that PyAV itself chokes on, such as text that is not what it claims to be.
+            raise VideoUnreadable(self._uri, f"the container's header is damaged ({error})") from error
 
     def _choose_stream(self, container: av.container.InputContainer) -> VideoStream:
         streams = [stream for stream in container.streams.video if not _is_cover(stream)]

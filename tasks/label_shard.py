@@ -1,0 +1,98 @@
+"""Label one shard on one worker and commit it as one object.
+
+The main path of the product, with ``flows.label`` above it and ``cdmodel.cascade`` below.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+
+from cdmodel.cascade import CascadeSettings, decode_cost, label_video
+from cdmodel.cost import ComputeCost, PriceTable
+from cdmodel.decode import DECODER_NAME, ClipReader, DecodeLimits
+from cdmodel.errors import VideoError
+from cdmodel.models import CascadeModels
+from cdmodel.sampling import ClipSampling
+from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoRef
+from storage.corpus import open_video
+from storage.filesystem import open_store
+from storage.prediction_schema import RowContext
+from storage.run_store import commit_shard
+from tasks.worker_models import WorkerModels, load_worker_models
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelingSpec:
+    """Everything a worker must know of a run but its videos. Small, picklable, the same for all shards."""
+
+    out: str
+    run_id: str
+    run_date: date
+    corpus: str
+    fingerprint: str
+    models: WorkerModels
+    sampling: ClipSampling
+    cascade: CascadeSettings
+    limits: DecodeLimits
+    prices: PriceTable | None
+
+
+def label_shard(shard: Shard, spec: LabelingSpec) -> ShardReceipt:
+    """Label every video of the shard and commit the rows as one object; blocks until they are visible.
+
+    Safe to run twice, even at once: every attempt writes one complete object under the same name, the first one wins
+    and the others return the winner's receipt. A video that cannot be labeled becomes a failed row.
+
+    Raises:
+        BundleError: the worker cannot load the models of the run.
+        StorageUnavailable, CommitStateUnknown: the shard could not be committed; nothing of it is visible, or its
+            object is complete.
+    """
+    models = load_worker_models(spec.models)
+    outcomes = [_label_or_fail(video, models, spec) for video in shard.videos]
+    context = RowContext(
+        run_id=spec.run_id,
+        shard_id=shard.shard_id,
+        attempt_id=uuid.uuid4().hex[:12],
+        corpus=spec.corpus,
+        model_version=models.model_version,
+        run_date=spec.run_date,
+        fingerprint=spec.fingerprint,
+        prices=spec.prices,
+    )
+    receipt = commit_shard(open_store(spec.out), outcomes, context, datetime.now(UTC))
+    logger.info("shard committed run=%s shard=%s videos=%d", spec.run_id, shard.shard_id, receipt.videos)
+    return receipt
+
+
+def _label_or_fail(video: VideoRef, models: CascadeModels, spec: LabelingSpec) -> VideoOutcome:
+    started = time.perf_counter()
+    reader: ClipReader | None = None
+    io_cost = ComputeCost()
+    outcome: VideoOutcome
+    try:
+        with open_video(video) as file:
+            reader = ClipReader(file, video.uri, spec.sampling, spec.limits)
+            try:
+                outcome = label_video(video, reader, models, spec.cascade)
+            finally:
+                io_cost = ComputeCost(bytes_read=file.bytes_read, read_requests=file.read_requests)
+    except VideoError as error:
+        logger.info("video failed run=%s video=%s kind=%s: %s", spec.run_id, video.video_id, error.kind, error.reason)
+        outcome = VideoFailure.from_error(
+            video,
+            error,
+            facts=None if reader is None else reader.summary().facts,
+            cost=ComputeCost() if reader is None else decode_cost(reader),
+            device=models.device_name,
+            decoder=DECODER_NAME,
+            labeled_at=datetime.now(UTC),
+        )
+    wall = ComputeCost(wall_seconds=time.perf_counter() - started)
+    return replace(outcome, cost=outcome.cost + io_cost + wall)
