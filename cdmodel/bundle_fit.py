@@ -72,9 +72,8 @@ class RoleClips:
                 f"{clips} counted in {len(self.clips_V)} videos with {len(self.label_V)} labels do not agree"
             )
 
-    @property
-    def label_N(self) -> NDArray[np.int64]:
-        """Each clip's label: its video's."""
+    def clip_labels(self) -> NDArray[np.int64]:
+        """Return each clip's label [N]: its video's."""
         return np.repeat(self.label_V, self.clips_V)
 
 
@@ -115,20 +114,20 @@ def fit_bundle(
     teacher = build_network(teacher_spec, len(labels), BUILTIN_BUILDERS)
     train_teacher(teacher, teacher_spec, _for_teacher(roles["train"]), settings, on_progress)
     teacher_logits = {role: score_teacher(teacher, teacher_spec, clips.teacher_NTCHW) for role, clips in roles.items()}
-    teacher_temperature = fit_temperature(teacher_logits["cal"], roles["cal"].label_N)
+    teacher_temperature = fit_temperature(teacher_logits["cal"], roles["cal"].clip_labels())
     lessons = StudentLessons(
         train=_for_student(roles["train"]),
         teacher_logits_NK=teacher_logits["train"],
         conf=_for_student(roles["conf"]),
         teacher_target_N=teacher_targets(
-            settings.target, softmax(teacher_logits["conf"], teacher_temperature), roles["conf"].label_N
+            settings.target, softmax(teacher_logits["conf"], teacher_temperature), roles["conf"].clip_labels()
         ),
     )
     student = build_network(student_spec, len(labels), BUILTIN_BUILDERS)
     train_student(student, student_spec, lessons, settings, on_progress)
     on_progress(TrainingProgress(stage="calibrate", step=0, steps=1, loss=None, accuracy=None))
     cal = _answer(student, student_spec, roles["cal"], teacher_logits["cal"])
-    calibration = _calibrate(cal, roles["cal"].label_N, teacher_temperature)
+    calibration = _calibrate(cal, roles["cal"].clip_labels(), teacher_temperature)
     cal_videos = _per_video(cal, calibration, roles["cal"])
     defaults = choose_defaults(cal_videos)
     outcome = replay(defaults.policy, defaults.aggregation, cal_videos)
@@ -153,11 +152,11 @@ def _describe(builder: str, geometry: ClipGeometry) -> ModelSpec:
 
 
 def _for_teacher(clips: RoleClips) -> LabeledClips:
-    return LabeledClips(pixels_NTCHW=clips.teacher_NTCHW, label_N=clips.label_N)
+    return LabeledClips(pixels_NTCHW=clips.teacher_NTCHW, label_N=clips.clip_labels())
 
 
 def _for_student(clips: RoleClips) -> LabeledClips:
-    return LabeledClips(pixels_NTCHW=clips.student_NTCHW, label_N=clips.label_N)
+    return LabeledClips(pixels_NTCHW=clips.student_NTCHW, label_N=clips.clip_labels())
 
 
 def _answer(
@@ -182,9 +181,7 @@ def _calibrate(logits: _RoleLogits, label_N: NDArray[np.int64], teacher_temperat
     )
 
 
-def _set_video_temperature(
-    calibration: Calibration, outcome: PolicyOutcome, label_V: NDArray[np.int64]
-) -> Calibration:
+def _set_video_temperature(calibration: Calibration, outcome: PolicyOutcome, label_V: NDArray[np.int64]) -> Calibration:
     return replace(calibration, video_temperature=fit_video_temperature(outcome.probabilities_VK, label_V))
 
 

@@ -1,6 +1,6 @@
 """Fitting what a bundle is calibrated with, and the policy it ships with, on scores of held-out videos.
 
-NumPy only. Everything is chosen on the videos it is given (the role ``cal``); none of them may serve as test afterwards.
+NumPy only. Everything is chosen on the videos it is given (the role ``cal``); none of them may serve as test.
 N clips, K classes, V videos.
 """
 

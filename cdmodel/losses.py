@@ -9,9 +9,9 @@ from typing import Literal, assert_never
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 ConfidenceTarget = Literal["tcp", "correct"]
 """What the teacher's confidence is taught as: its probability of the true class, or whether it was right."""
@@ -27,7 +27,7 @@ def class_loss(logits_NK: Tensor, label_N: Tensor, background_weight: float) -> 
     A video's label is wrong for its background clips, and this keeps them from being learnt by heart.
     Source: self-paced learning, Kumar et al. 2010, with soft weights.
     """
-    loss_N = F.cross_entropy(logits_NK, label_N, reduction="none")
+    loss_N = functional.cross_entropy(logits_NK, label_N, reduction="none")
     weight_N = torch.exp(-loss_N.detach()).clamp(min=background_weight)
     return (weight_N * loss_N).sum() / weight_N.sum()
 
@@ -37,18 +37,19 @@ def distillation_loss(student_logits_NK: Tensor, teacher_logits_NK: Tensor) -> T
 
     Source: Hinton et al. 2015, section 2.
     """
-    softened_NK = F.log_softmax(student_logits_NK / DISTILLATION_TEMPERATURE, dim=1)
-    target_NK = F.log_softmax(teacher_logits_NK / DISTILLATION_TEMPERATURE, dim=1)
-    divergence = F.kl_div(softened_NK, target_NK, reduction="batchmean", log_target=True)
+    softened_NK = functional.log_softmax(student_logits_NK / DISTILLATION_TEMPERATURE, dim=1)
+    target_NK = functional.log_softmax(teacher_logits_NK / DISTILLATION_TEMPERATURE, dim=1)
+    divergence = functional.kl_div(softened_NK, target_NK, reduction="batchmean", log_target=True)
     return divergence * DISTILLATION_TEMPERATURE**2
 
 
 def confidence_loss(logit_N: Tensor, target_N: Tensor) -> Tensor:
     """Return the binary cross-entropy with soft targets 0 to 1, mean over clips.
 
-    A proper score: its minimum is the expected target, so the head learns a probability. Source: Gneiting, Raftery 2007.
+    A proper score: its minimum is the expected target, so the head learns a probability.
+    Source: Gneiting and Raftery 2007.
     """
-    return F.binary_cross_entropy_with_logits(logit_N, target_N)
+    return functional.binary_cross_entropy_with_logits(logit_N, target_N)
 
 
 def teacher_targets(
@@ -61,7 +62,7 @@ def teacher_targets(
     """
     match target:
         case "tcp":
-            return probabilities_NK[np.arange(len(label_N)), label_N]
+            return np.asarray(probabilities_NK[np.arange(len(label_N)), label_N])
         case "correct":
             return (probabilities_NK.argmax(axis=1) == label_N).astype(np.float32)
         case _:

@@ -27,7 +27,7 @@ VIDEOS_PER_GROUP = 4
 
 Frame = NDArray[np.uint8]
 Activity = Literal["action", "absent", "static", "weak"]
-"""What the sprite does for one second: the class's motion, nothing at all, standing still, or a hint of another motion."""
+"""What the sprite does for one second: the class's motion, not show, stand still, or a hint of another motion."""
 
 _TEXTURE = 64
 """Side of a sprite's texture, in texels: finer than any sprite is drawn."""

@@ -22,5 +22,5 @@ def split_groups(groups: Iterable[str], seed: int) -> dict[str, Split]:
     roles: list[Split] = []
     for role, share in SPLIT_SHARES[1:]:
         roles += [role] * max(round(share * len(names)), 1)
-    roles = ["train"] * max(len(names) - len(roles), 1) + roles
-    return {names[place]: role for place, role in zip(order.tolist(), roles, strict=False)}
+    training: list[Split] = ["train"] * max(len(names) - len(roles), 1)
+    return {names[place]: role for place, role in zip(order.tolist(), training + roles, strict=False)}

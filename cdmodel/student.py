@@ -35,7 +35,6 @@ class Student(nn.Module):
     def __init__(self, *, num_classes: int, frames: int, channels: int, hidden: int) -> None:
         super().__init__()
         features = 4 * channels
-        self.register_buffer("luma_C11", torch.tensor(_LUMA).view(3, 1, 1), persistent=False)
         self.backbone = nn.Sequential(
             _convolve(2 * frames, channels, kernel=5, stride=2),
             _convolve(channels, 2 * channels, kernel=3, stride=2),
@@ -65,7 +64,8 @@ class Student(nn.Module):
         )
 
     def _see(self, clips_NTCHW: Tensor) -> Tensor:
-        grey_NTHW = (clips_NTCHW * self.luma_C11).sum(dim=2)
+        luma_C11 = clips_NTCHW.new_tensor(_LUMA).view(3, 1, 1)
+        grey_NTHW = (clips_NTCHW * luma_C11).sum(dim=2)
         motion_NTHW = grey_NTHW - grey_NTHW.mean(dim=1, keepdim=True)
         x_NCHW = self.backbone(torch.cat([grey_NTHW, motion_NTHW], dim=1))
         return torch.cat([x_NCHW.mean(dim=(2, 3)), x_NCHW.amax(dim=(2, 3))], dim=1)

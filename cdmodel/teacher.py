@@ -20,7 +20,8 @@ def build_teacher(*, num_classes: int, frames: int, height: int, width: int, cha
     if frames < 8 or height < 32 or width < 32:
         raise ValueError(f"the teacher needs at least 8 frames of 32 x 32, got {frames} of {height} x {width}")
     # Channels last: on CPUs twice as fast as the default layout.
-    return Teacher(num_classes=num_classes, channels=channels).to(memory_format=torch.channels_last_3d)
+    network = Teacher(num_classes=num_classes, channels=channels)
+    return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
 
 class Teacher(nn.Module):

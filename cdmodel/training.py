@@ -1,7 +1,7 @@
 """The training loops: teacher on labels, student on labels, on the teacher's scores and on both models' confidence.
 
-Works on clips in memory and returns trained networks; knows nothing of files or videos' names. On a CPU the seed decides
-everything. N clips, T frames, C channels, H height, W width, K classes.
+Works on clips in memory and trains networks in place; knows nothing of videos. On a CPU the seed decides everything.
+N clips, T frames, C channels, H height, W width, K classes.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class TrainSettings:
     target: ConfidenceTarget = "tcp"
     precision: Precision = "bfloat16"
     """Of the arithmetic in training; scoring is always float32. On old CPUs float32 can be faster."""
-    sampling: ClipSampling = ClipSampling()
-    student_geometry: ClipGeometry = ClipGeometry(frames=8, height=48, width=48)
-    teacher_geometry: ClipGeometry = ClipGeometry(frames=16, height=64, width=64)
+    sampling: ClipSampling = ClipSampling()  # noqa: RUF009 - frozen
+    student_geometry: ClipGeometry = ClipGeometry(frames=8, height=48, width=48)  # noqa: RUF009 - frozen
+    teacher_geometry: ClipGeometry = ClipGeometry(frames=16, height=64, width=64)  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -212,7 +212,10 @@ def shift_clips(pixels_NTCHW: NDArray[np.uint8], random: np.random.Generator) ->
     height, width = pixels_NTCHW.shape[-2:]
     moved_NTCHW = np.empty_like(pixels_NTCHW)
     for row, pixels_TCHW in enumerate(pixels_NTCHW):
-        down, right = random.integers(-(height // 12), height // 12 + 1), random.integers(-(width // 12), width // 12 + 1)
+        down, right = (
+            random.integers(-(height // 12), height // 12 + 1),
+            random.integers(-(width // 12), width // 12 + 1),
+        )
         rows_H = np.clip(np.arange(height) + down, 0, height - 1)
         columns_W = np.clip(np.arange(width) + right, 0, width - 1)
         moved_NTCHW[row] = pixels_TCHW[:, :, rows_H][:, :, :, columns_W]
@@ -229,7 +232,7 @@ def recolour_clips(clips_NTCHW: Tensor, random: np.random.Generator) -> Tensor:
     return swapped_NTCHW * gain_N1C11 + offset_N1C11
 
 
-def _descend(  # noqa: PLR0913 - the one loop both trainings share
+def _descend(
     network: nn.Module,
     stage: Stage,
     steps: int,
@@ -240,9 +243,7 @@ def _descend(  # noqa: PLR0913 - the one loop both trainings share
 ) -> None:
     """Minimise the loss that ``measure`` returns, beside an accuracy to report."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, learning_rate, total_steps=steps, pct_start=WARM_UP_SHARE
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps, pct_start=WARM_UP_SHARE)
     report_every = max(steps // 50, 1)
     losses: list[float] = []
     accuracies: list[float] = []
