@@ -62,8 +62,8 @@ def teacher_targets(
     """
     match target:
         case "tcp":
-            return np.asarray(probabilities_NK[np.arange(len(label_N)), label_N])
+            return np.asarray(probabilities_NK[np.arange(len(label_N)), label_N], dtype=np.float32)
         case "correct":
-            return (probabilities_NK.argmax(axis=1) == label_N).astype(np.float32)
+            return np.asarray(probabilities_NK.argmax(axis=1) == label_N, dtype=np.float32)
         case _:
             assert_never(target)
