@@ -1,0 +1,162 @@
+"""The settings of a labeling run: one model, composed of the groups that are declared beside their users.
+
+Precedence, last wins: defaults, the TOML file, ``--set key=value``, the command's own arguments. Nothing comes from the
+environment, and no secret belongs in here: S3 has its own ways.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cdmodel.aggregation import Aggregation
+from cdmodel.cost import PriceTable
+from cdmodel.decode import DecodeLimits
+from cdmodel.errors import ConfigError
+from cdmodel.escalation import EscalationPolicy
+from cdmodel.sampling import ClipSampling
+from cdmodel.setting_groups import FORBID_UNKNOWN
+from flows.dispatch import ClusterSettings
+from storage.corpus import CorpusRules
+from tasks.plan_run import RunRequest, ShardingSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """Which bundle labels."""
+
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
+
+    bundle: str | None = None
+    """Folder or URL; without one the demo bundle that ships with the project is used."""
+    allowed_builders: tuple[str, ...] = ()
+    """Modules, besides this project's own, whose builders a bundle may name. Naming one runs its code."""
+
+
+class LabelRunConfig(BaseModel):
+    """Everything ``cdlabel label`` can be told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str = Field(description="Folder, glob, URL or manifest of the videos.")
+    out: str = Field(description="Folder or URL that receives the tables.")
+    run_id: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$",
+        description="Name of the run; by default made from the date and the plan's content.",
+    )
+    relabel: bool = Field(default=False, description="Label also what has a terminal row under the same fingerprint.")
+    corpus_name: str | None = Field(default=None, description="Value of the column corpus; by default SOURCE's last part.")
+    corpus: CorpusRules = CorpusRules()
+    models: ModelSettings = ModelSettings()
+    sampling: ClipSampling | None = Field(default=None, description="By default the bundle's.")
+    escalation: Annotated[EscalationPolicy, Field(discriminator="kind")] | None = Field(
+        default=None, description="Policy; by default the bundle's."
+    )
+    aggregation: Annotated[Aggregation, Field(discriminator="kind")] | None = Field(
+        default=None, description="By default the bundle's."
+    )
+    decode: DecodeLimits = DecodeLimits()
+    sharding: ShardingSettings = ShardingSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    prices: PriceTable | None = Field(default=None, description="Fills cost_usd; null without it.")
+
+
+def load_config(file: Path | None, assignments: Sequence[str], arguments: Mapping[str, Any]) -> LabelRunConfig:
+    """Compose the configuration; ``arguments`` holds dotted keys, and None means not given.
+
+    Raises:
+        ConfigError: naming the setting and what is wrong with it.
+    """
+    settings = read_toml(file)
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {assignment}", "must have the form key=value")
+        _put(settings, key.strip(), _parse_value(text.strip()))
+    for key, value in arguments.items():
+        if value is not None:
+            _put(settings, key, value)
+    try:
+        return LabelRunConfig.model_validate(settings)
+    except ValidationError as error:
+        raise explain(error) from error
+
+
+def read_toml(file: Path | None) -> dict[str, Any]:
+    """Return the tables of a TOML file; no file is no settings.
+
+    Raises:
+        ConfigError: the file cannot be read or is not TOML.
+    """
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(str(file), f"cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(file), f"is not TOML: {error}") from error
+
+
+def explain(error: ValidationError) -> ConfigError:
+    """Turn the first finding of a validation into one line."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "configuration"
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return ConfigError(key, "unknown setting; see docs/configuration.md")
+    message = first["msg"].removeprefix("Value error, ")
+    return ConfigError(key, f"{message} (got {first['input']!r})" if first["type"] != "missing" else "is missing")
+
+
+def to_toml(config: LabelRunConfig) -> str:
+    """Return the resolved configuration; settings without a value are left out."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def to_json(config: LabelRunConfig) -> str:
+    """Return the resolved configuration on one line."""
+    return json.dumps(config.model_dump(mode="json"), sort_keys=True)
+
+
+def to_request(config: LabelRunConfig) -> RunRequest:
+    """Return the part of the configuration that planning needs."""
+    return RunRequest(
+        source=config.source,
+        out=config.out,
+        corpus=config.corpus_name,
+        corpus_rules=config.corpus,
+        bundle=config.models.bundle,
+        sampling=config.sampling,
+        policy=config.escalation,
+        aggregation=config.aggregation,
+        sharding=config.sharding,
+        run_id=config.run_id,
+        relabel=config.relabel,
+        config_toml=to_toml(config),
+    )
+
+
+def _put(settings: dict[str, Any], dotted_key: str, value: object) -> None:
+    *tables, name = dotted_key.split(".")
+    table = settings
+    for part in tables:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ConfigError(dotted_key, f"{part} is a value, not a table of settings")
+    table[name] = value
+
+
+def _parse_value(text: str) -> object:
+    """Read a value as TOML would; what is not TOML is a plain string, so that paths need no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

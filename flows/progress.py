@@ -1,0 +1,69 @@
+"""How far a run is, on the console and on Prefect's page."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from cdmodel.types import ShardReceipt
+from storage.run_store import RunHeader
+
+SECONDS_BETWEEN_ARTIFACT_UPDATES = 2.0
+
+
+class LabelingProgress:
+    """A bar on stderr and a progress artifact, both counting videos."""
+
+    def __init__(self, header: RunHeader, *, shards_done: int) -> None:
+        self._videos = header.videos
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("videos, {task.fields[escalated]} of clips to the teacher, {task.fields[failed]} failed"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        # A resumed run counts what stood in storage as done; shards are alike, so their share is near enough.
+        self._completed = round(header.videos * shards_done / header.shards)
+        self._clips_student = self._clips_teacher = self._failed = 0
+        self._artifact = create_progress_artifact(
+            self._percent(), key="labeling", description=f"Run {header.run_id}: {header.videos} videos"
+        )
+        self._artifact_updated = time.monotonic()
+        self._row = self._bar.add_task(
+            header.run_id, total=header.videos, completed=self._completed, escalated="0 %", failed=0
+        )
+
+    def __enter__(self) -> LabelingProgress:
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leave the bar standing and bring the artifact up to date."""
+        self._bar.stop()
+        if kind is None:
+            update_progress_artifact(self._artifact, self._percent())
+
+    def advance(self, receipt: ShardReceipt) -> None:
+        """Count a committed shard."""
+        self._completed = min(self._completed + receipt.videos, self._videos)
+        self._clips_student += receipt.clips_student
+        self._clips_teacher += receipt.clips_teacher
+        self._failed += receipt.videos_failed
+        share = self._clips_teacher / max(self._clips_student, self._clips_teacher, 1)
+        self._bar.update(self._row, completed=self._completed, escalated=f"{share:.0%}", failed=self._failed)
+        if time.monotonic() - self._artifact_updated > SECONDS_BETWEEN_ARTIFACT_UPDATES:
+            update_progress_artifact(self._artifact, self._percent())
+            self._artifact_updated = time.monotonic()
+
+    def _percent(self) -> float:
+        return 100.0 * self._completed / self._videos if self._videos else 100.0
