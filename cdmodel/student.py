@@ -17,7 +17,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 def build_student(
-    *, num_classes: int, frames: int, height: int, width: int, channels: int = 24, hidden: int = 32
+    *, num_classes: int, frames: int, height: int, width: int, channels: int = 16, hidden: int = 32
 ) -> nn.Module:
     """Return a network that maps normalised RGB clips [N, T, 3, H, W] to ``StudentOutput``.
 

@@ -42,7 +42,7 @@ class TrainSettings:
     __pydantic_config__: ClassVar = FORBID_UNKNOWN
     seed: int = 0
     teacher_steps: int = 1500
-    student_steps: int = 3000
+    student_steps: int = 2000
     clips_per_step: int = 32
     """Of each role: the student also sees as many clips of ``conf`` in a step."""
     teacher_learning_rate: float = 0.004
@@ -54,7 +54,7 @@ class TrainSettings:
     precision: Precision = "bfloat16"
     """Of the arithmetic in training; scoring is always float32. On old CPUs float32 can be faster."""
     sampling: ClipSampling = ClipSampling()  # noqa: RUF009 - frozen
-    student_geometry: ClipGeometry = ClipGeometry(frames=8, height=48, width=48)  # noqa: RUF009 - frozen
+    student_geometry: ClipGeometry = ClipGeometry(frames=8, height=24, width=24)  # noqa: RUF009 - frozen
     teacher_geometry: ClipGeometry = ClipGeometry(frames=16, height=64, width=64)  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:

@@ -49,6 +49,14 @@ def file_version(facts: os.stat_result) -> str:
     return f"{facts.st_size}-{facts.st_mtime_ns}"
 
 
+def stat_or_none(path: str) -> os.stat_result | None:
+    """Return what the file system says of a name, links followed; None where there is nothing behind it."""
+    try:
+        return os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
+
+
 def create_durably(target: Path, staging: Path, write: Callable[[BinaryIO], None]) -> bool:
     """Create ``target`` with all its bytes at once, or leave what stands there; True if it is ours now.
 
@@ -121,16 +129,9 @@ def _walk(folder: str, enters: Callable[[str], bool], above: tuple[tuple[int, in
     with os.scandir(folder) as entries:
         for entry in entries:
             if not entry.is_dir():
-                yield FoundFile(path=entry.path, facts=_stat(entry))
+                yield FoundFile(path=entry.path, facts=stat_or_none(entry.path))
             elif enters(entry.name):
                 facts = entry.stat()
                 identity = (facts.st_dev, facts.st_ino)
                 if identity not in above:
                     yield from _walk(entry.path, enters, (*above, identity))
-
-
-def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
-    try:
-        return entry.stat()
-    except OSError:
-        return None

@@ -6,6 +6,7 @@ percent-encoded ``file://`` URL. ``local_path`` turns both forms back into what 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import posixpath
 import re
@@ -73,6 +74,11 @@ def storable_uri(path: str) -> str:
     except UnicodeEncodeError:
         return f"{FILE_SCHEME}://{quote_from_bytes(os.fsencode(path))}"
     return path
+
+
+def video_id_of(uri: str) -> str:
+    """Return the id of a video that nobody named: 20 hex digits of the hash of its absolute URI."""
+    return hashlib.sha256(uri.encode()).hexdigest()[:20]
 
 
 def join_uri(folder: str, name: str) -> str:
