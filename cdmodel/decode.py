@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from io import RawIOBase
 from typing import BinaryIO, ClassVar
 
 import av
@@ -102,7 +103,9 @@ class ClipReader:
         limits: when to give up.
     """
 
-    def __init__(self, file: BinaryIO, uri: str, sampling: ClipSampling, limits: DecodeLimits | None = None) -> None:
+    def __init__(
+        self, file: BinaryIO | RawIOBase, uri: str, sampling: ClipSampling, limits: DecodeLimits | None = None
+    ) -> None:
         self._file = file
         self._uri = uri
         self._sampling = sampling

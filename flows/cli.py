@@ -6,10 +6,9 @@ Imports what a command needs inside it, so that ``query`` or ``status`` need nei
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
-from dataclasses import asdict, is_dataclass
-from datetime import date, datetime
+from dataclasses import asdict
+from datetime import date
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
@@ -20,7 +19,21 @@ from cdmodel.errors import LabelingError, UsageError
 
 if TYPE_CHECKING:
     from flows.config import LabelRunConfig
+    from storage.run_record import RunRecord
+    from tasks.plan_run import NothingToDo
 
+DEMO_VIDEOS, DEMO_SEED = 48, 2026
+DEMO_QUERIES = (
+    (
+        "Labels:",
+        "select label, count(*) as videos, round(avg(confidence), 2) as confidence from latest group by 1 order by 1",
+    ),
+    (
+        "Who decided, and what it cost against the teacher on every clip:",
+        "select decided_by, count(*) as videos, round(sum(student_flops + teacher_flops) / sum(dense_teacher_flops), 3) "
+        "as share_of_dense_cost from predictions group by 1 order by 1",
+    ),
+)
 EXIT_FAILED, EXIT_USAGE, EXIT_SOME_VIDEOS_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 app = typer.Typer(
@@ -83,10 +96,13 @@ def label(
 ) -> None:
     """Label the videos of SOURCE that have no row yet. An unfinished run goes on where it stopped."""
     settings = _label_config(source, out, models, config, assignments, scheduler, workers, run_id, relabel)
-    record = _run_label(settings, debug)
     from flows.receipt import savings_receipt
 
-    _print(_plain(record) if json_output else savings_receipt(record), json_output)
+    record = _run_label(settings, debug)
+    if record is None:
+        _print({"videos_planned": 0, "out": settings.out}, "", json_output)
+        return
+    _print(asdict(record), savings_receipt(record), json_output)
     if strict and record.videos_failed:
         raise typer.Exit(EXIT_SOME_VIDEOS_FAILED)
 
@@ -110,8 +126,9 @@ def plan(
 
     settings = _label_config(source, out, models, config, assignments, None, None, run_id, relabel)
     preview = preview_run(to_request(settings))
+    facts: dict[str, object]
     if isinstance(preview, NothingToDo):
-        facts = {"videos": 0, "videos_skipped": preview.videos_skipped, "shards": 0, "bytes": 0, "resumes": None}
+        facts = {"videos": 0, "videos_skipped": preview.videos_skipped, "shards": 0, "bytes": 0, "resumes_run": None}
     else:
         header = preview.header
         facts = {
@@ -119,14 +136,220 @@ def plan(
             "videos_skipped": header.videos_skipped,
             "shards": header.shards,
             "bytes": header.bytes,
-            "resumes": header.run_id if preview.resumed else None,
+            "resumes_run": header.run_id if preview.resumed else None,
         }
-    _print(facts if json_output else _table(facts), json_output)
+    _print(facts, _lines(facts), json_output)
+
+
+@app.command()
+@one_line_errors
+def status(
+    out: Out,
+    run: Annotated[str | None, typer.Argument(help="Name of the run. [default: the latest]")] = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say how far a run is: videos planned, labeled, partial, failed, pending, and the cost so far."""
+    from tasks.read_status import read_status
+
+    facts = asdict(read_status(out, run))
+    facts |= facts.pop("cost")
+    _print(facts, _lines(facts), json_output)
+
+
+@app.command()
+@one_line_errors
+def verify(out: Out, json_output: Json = False, debug: Debug = False) -> None:
+    """Check that every planned video has exactly one row and every file is intact; exit 1 and the list if not."""
+    from tasks.verify_output import verify_output
+
+    problems = verify_output(out)
+    text = "\n".join(f"{p.kind} {p.video_id or p.path}: {p.detail}" for p in problems) or "ok"
+    _print({"ok": not problems, "problems": [asdict(problem) for problem in problems]}, text, json_output)
+    if problems:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+@one_line_errors
+def query(
+    out: Out,
+    sql: Annotated[str, typer.Argument(help="DuckDB SQL over predictions, latest, clips, failures and runs.")],
+    json_output: Json = False,
+    csv_output: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Answer a question about the labels, their cost, or what failed."""
+    from flows.tables import as_csv, as_text
+    from storage.filesystem import open_store
+    from storage.views import run_query
+
+    answer = run_query(open_store(out), sql)
+    rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+    _print(rows, (as_csv if csv_output else as_text)(answer.columns, answer.rows), json_output)
+
+
+@app.command()
+@one_line_errors
+def generate(
+    folder: Annotated[str, typer.Argument(help="New folder or URL that receives the videos and labels.csv.")],
+    videos: Annotated[int, typer.Option(help="How many videos.", min=1)] = 60,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.", min=0)] = 0,
+    distractors: Annotated[float, typer.Option(help="Share of clips without the action, 0 to 1.")] = 0.5,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make a labeled corpus of kinetic scenes to try everything on."""
+    from flows.bars import count_bar
+    from tasks.generate_corpus import generate_corpus
+
+    with count_bar("generate", videos, "videos") as advance:
+        corpus = generate_corpus(folder, videos=videos, seed=seed, distractors=distractors, on_progress=advance)
+    _print(asdict(corpus), _lines(asdict(corpus)), json_output)
+
+
+@app.command()
+@one_line_errors
+def train(
+    dataset: Annotated[str, typer.Argument(help="Manifest with uri and label, or a folder with one folder per class.")],
+    out: Annotated[str, typer.Option("--out", help="New folder for the bundle.")],
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a teacher and the student that knows when it is right, calibrate both, and write a bundle."""
+    from flows.bars import training_bars
+    from flows.config import load_train_settings
+    from tasks.train_bundle import train_bundle
+
+    settings = load_train_settings(config, assignments or [])
+    with training_bars() as on_progress:
+        trained = train_bundle(dataset, out, settings, on_progress)
+    facts = {
+        "bundle": str(trained.folder),
+        "model_version": trained.model_version,
+        "labels": list(trained.labels),
+        "videos_used": trained.videos_used,
+        "videos_skipped": [asdict(video) for video in trained.skipped],
+        "metrics": dict(trained.metrics),
+    }
+    _print(facts, _lines(facts), json_output)
+
+
+@app.command()
+@one_line_errors
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where demo-videos and demo-out are put.")] = Path(),
+    debug: Debug = False,
+) -> None:
+    """Generate a small corpus, label it, and show the labels, the savings receipt and a query. Safe to repeat."""
+    from flows.bars import count_bar
+    from flows.receipt import savings_receipt
+    from flows.tables import as_text
+    from storage.filesystem import open_store
+    from storage.views import run_query
+    from tasks.generate_corpus import LABELS_NAME, generate_corpus
+
+    videos, out = folder / "demo-videos", folder / "demo-out"
+    if not (videos / LABELS_NAME).exists():
+        _say(f"generating {DEMO_VIDEOS} videos in {videos}")
+        with count_bar("generate", DEMO_VIDEOS, "videos") as advance:
+            generate_corpus(str(videos), videos=DEMO_VIDEOS, seed=DEMO_SEED, distractors=0.5, on_progress=advance)
+    settings = _label_config(str(videos), str(out), None, None, ["cluster.workers=2"], None, None, None, False)
+    record = _run_label(settings, debug)
+    store = open_store(str(out))
+    for title, sql in DEMO_QUERIES:
+        answer = run_query(store, sql)
+        typer.echo(f"\n{title}\n{as_text(answer.columns, answer.rows)}")
+    if record is not None:
+        typer.echo(f"\nThe savings receipt:\n{savings_receipt(record)}")
+    typer.echo(f'\nYour turn: cdlabel query {out} "{DEMO_QUERIES[-1][1]}"')
+
+
+@app.command()
+@one_line_errors
+def doctor(
+    out: Annotated[str | None, typer.Option("--out", help="Also check this folder or bucket.")] = None,
+    models: Models = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check this machine: packages, models, GPU, decoder, and access to a bucket."""
+    from tasks.check_environment import check_environment
+
+    checks = check_environment(out, models)
+    text = "\n".join(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}" for check in checks)
+    _print([asdict(check) for check in checks], text, json_output)
+    if not all(check.ok for check in checks):
+        raise typer.Exit(EXIT_FAILED)
 
 
 def main() -> None:
     """Entry point of the console script."""
     app()
+
+
+def _run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
+    """Run the flow, unless there is nothing to do: finding that out needs no Prefect. None means nothing was done."""
+    from flows.config import to_request
+    from flows.dispatch import check_scheduler
+    from tasks.plan_run import NothingToDo, open_run
+
+    check_scheduler(settings.cluster)
+    if settings.models.bundle is None:
+        _say("no --models: labeling with the demo bundle, which knows kinetic scenes only")
+    plan = open_run(to_request(settings))
+    if isinstance(plan, NothingToDo):
+        _say(_nothing(plan))
+        return None
+    header = plan.header
+    verb = "going on with" if plan.resumed else "starting"
+    _say(
+        f"{verb} run {header.run_id}: {header.videos} videos in {header.shards} shards ({header.videos_skipped} done before)"
+    )
+    from flows.embedded_prefect import use_embedded_prefect
+
+    use_embedded_prefect("INFO" if debug else "CRITICAL")
+    from flows.label import label_corpus
+
+    record = label_corpus(settings.model_copy(update={"run_id": header.run_id}))
+    # The plan was not finished a moment ago; another process may have been faster since.
+    return None if isinstance(record, NothingToDo) else record
+
+
+def _nothing(plan: NothingToDo) -> str:
+    if plan.finished_run_id is not None:
+        return f"nothing to label: run {plan.finished_run_id} is finished"
+    text = f"nothing to label: all {plan.videos_skipped} videos have a row under today's models and settings"
+    if plan.planned_by:
+        return f"{text}, or are planned by an unfinished run: finish it with --run-id {plan.planned_by[0]}"
+    return f"{text}; --relabel labels them again"
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _print(facts: object, text: str, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(facts, default=_to_json))
+    elif text:
+        typer.echo(text)
+
+
+def _lines(facts: dict[str, Any]) -> str:
+    width = max(map(len, facts))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in facts.items())
+
+
+def _to_json(value: object) -> object:
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    _say("cdlabel: " + " ".join(message.split()))
+    raise typer.Exit(exit_code)
 
 
 def _label_config(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cdmodel.aggregation import Aggregation
 from cdmodel.cost import PriceTable
@@ -23,6 +23,7 @@ from cdmodel.errors import ConfigError
 from cdmodel.escalation import EscalationPolicy
 from cdmodel.sampling import ClipSampling
 from cdmodel.setting_groups import FORBID_UNKNOWN
+from cdmodel.training import TrainSettings
 from flows.dispatch import ClusterSettings
 from storage.corpus import CorpusRules
 from tasks.plan_run import RunRequest, ShardingSettings
@@ -53,7 +54,9 @@ class LabelRunConfig(BaseModel):
         description="Name of the run; by default made from the date and the plan's content.",
     )
     relabel: bool = Field(default=False, description="Label also what has a terminal row under the same fingerprint.")
-    corpus_name: str | None = Field(default=None, description="Value of the column corpus; by default SOURCE's last part.")
+    corpus_name: str | None = Field(
+        default=None, description="Value of the column corpus; by default SOURCE's last part."
+    )
     corpus: CorpusRules = CorpusRules()
     models: ModelSettings = ModelSettings()
     sampling: ClipSampling | None = Field(default=None, description="By default the bundle's.")
@@ -76,16 +79,26 @@ def load_config(file: Path | None, assignments: Sequence[str], arguments: Mappin
         ConfigError: naming the setting and what is wrong with it.
     """
     settings = read_toml(file)
-    for assignment in assignments:
-        key, separator, text = assignment.partition("=")
-        if not separator:
-            raise ConfigError(f"--set {assignment}", "must have the form key=value")
-        _put(settings, key.strip(), _parse_value(text.strip()))
+    _assign(settings, assignments)
     for key, value in arguments.items():
         if value is not None:
             _put(settings, key, value)
     try:
         return LabelRunConfig.model_validate(settings)
+    except ValidationError as error:
+        raise explain(error) from error
+
+
+def load_train_settings(file: Path | None, assignments: Sequence[str]) -> TrainSettings:
+    """Compose the settings of a training run from a TOML file and ``--set``.
+
+    Raises:
+        ConfigError: naming the setting and what is wrong with it.
+    """
+    settings = read_toml(file)
+    _assign(settings, assignments)
+    try:
+        return TypeAdapter(TrainSettings).validate_python(settings)
     except ValidationError as error:
         raise explain(error) from error
 
@@ -142,6 +155,14 @@ def to_request(config: LabelRunConfig) -> RunRequest:
         relabel=config.relabel,
         config_toml=to_toml(config),
     )
+
+
+def _assign(settings: dict[str, Any], assignments: Sequence[str]) -> None:
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {assignment}", "must have the form key=value")
+        _put(settings, key.strip(), _parse_value(text.strip()))
 
 
 def _put(settings: dict[str, Any], dotted_key: str, value: object) -> None:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import dask
-from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
+from distributed import Client, KilledWorker, LocalCluster, as_completed
 
 from cdmodel.errors import ClusterError
 from cdmodel.setting_groups import FORBID_UNKNOWN
@@ -105,16 +105,16 @@ def open_cluster(settings: ClusterSettings, gpus: int) -> Iterator[Cluster]:
         if settings.scheduler is None:
             workers = settings.workers or gpus or _cores()
             address = stack.enter_context(_local_cluster(workers, gpus)).scheduler_address
-            model_threads = settings.model_threads or max(1, _cores() // workers)
+            threads: int | None = max(1, _cores() // workers)
         else:
             address = settings.scheduler
-            model_threads = settings.model_threads
+            threads = None
         client = stack.enter_context(_connect(address))
-        workers = _count_workers(client, address)
+        connected = _count_workers(client, address)
         yield Cluster(
             client=client,
-            model_threads=model_threads,
-            window=workers * settings.shards_in_flight_per_worker,
+            model_threads=settings.model_threads or threads,
+            window=connected * settings.shards_in_flight_per_worker,
             resources={"GPU": 1} if settings.gpu_resource or (settings.scheduler is None and gpus) else {},
         )
 
@@ -127,9 +127,9 @@ def run_on_workers(
     ``items`` are (key, item) pairs with distinct keys; they are taken one by one, as workers become free. An exception
     of ``work`` is raised here and ends the iteration; work already handed out is cancelled.
     """
-    in_flight: dict[Future, Item] = {}
+    in_flight: dict[Any, Item] = {}
 
-    def submit(key: str, item: Item) -> Future:
+    def submit(key: str, item: Item) -> Any:
         future = cluster.client.submit(work, item, key=key, resources=cluster.resources, retries=0, pure=False)
         in_flight[future] = item
         return future
@@ -157,7 +157,7 @@ def check_scheduler(settings: ClusterSettings) -> None:
             _count_workers(client, settings.scheduler)
 
 
-def _local_cluster(workers: int, gpus: int) -> LocalCluster:
+def _local_cluster(workers: int, gpus: int) -> Any:
     if gpus > 1:
         return _local_gpu_cluster(workers)
     return LocalCluster(
@@ -171,9 +171,9 @@ def _local_cluster(workers: int, gpus: int) -> LocalCluster:
     )
 
 
-def _local_gpu_cluster(workers: int) -> LocalCluster:
+def _local_gpu_cluster(workers: int) -> Any:
     try:
-        from dask_cuda import LocalCUDACluster  # noqa: PLC0415 - an extra, absent on most machines
+        from dask_cuda import LocalCUDACluster
     except ImportError as error:
         raise ClusterError("cluster.workers", "several GPUs need dask-cuda: pip install 'cdlabel[cuda]'") from error
     return LocalCUDACluster(

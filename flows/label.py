@@ -94,7 +94,9 @@ def label_stage(config: LabelRunConfig, plan: LabelingPlan) -> None:
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5)
 def publish_stage(config: LabelRunConfig, run_id: str) -> RunRecord:
     """Merge the shards into the published table and write the run's row."""
-    return publish_and_record(config.out, run_id, config_json=to_json(config), code_version=version("cdlabel"))
+    return publish_and_record(
+        config.out, run_id, config_json=to_json(config), code_version=version("cdlabel"), prices=config.prices
+    )
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
+from typing import cast
+from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from rich.console import Console
@@ -32,8 +34,11 @@ class LabelingProgress:
         # A resumed run counts what stood in storage as done; shards are alike, so their share is near enough.
         self._completed = round(header.videos * shards_done / header.shards)
         self._clips_student = self._clips_teacher = self._failed = 0
-        self._artifact = create_progress_artifact(
-            self._percent(), key="labeling", description=f"Run {header.run_id}: {header.videos} videos"
+        self._artifact = cast(
+            "UUID",
+            create_progress_artifact(
+                self._percent(), key="labeling", description=f"Run {header.run_id}: {header.videos} videos"
+            ),
         )
         self._artifact_updated = time.monotonic()
         self._row = self._bar.add_task(

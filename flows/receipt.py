@@ -46,7 +46,10 @@ def _costs(record: RunRecord) -> list[tuple[str, str]]:
 def _savings(record: RunRecord) -> list[tuple[str, str]]:
     return [
         ("saved FLOPs", _share(record.saved_flops_share)),
-        ("saved seconds", f"{_share(record.saved_seconds_share)} (decoding included; estimated from the run's own pace)"),
+        (
+            "saved seconds",
+            f"{_share(record.saved_seconds_share)} (decoding included; estimated from the run's own pace)",
+        ),
     ]
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
-from cdmodel.cost import ComputeCost
+from cdmodel.cost import ComputeCost, PriceTable, price_usd
 from cdmodel.types import ShardReceipt
 from storage.filesystem import open_store
 from storage.publish import finish_run, publish_run
@@ -27,7 +27,9 @@ class RunTotals:
     cost: ComputeCost
 
 
-def publish_and_record(out: str, run_id: str, *, config_json: str, code_version: str) -> RunRecord:
+def publish_and_record(
+    out: str, run_id: str, *, config_json: str, code_version: str, prices: PriceTable | None
+) -> RunRecord:
     """Merge the shards into the published table, then write the run's row and its success marker.
 
     Safe to repeat after a crash at any point: every name is deterministic and every object is created only once.
@@ -45,9 +47,9 @@ def publish_and_record(out: str, run_id: str, *, config_json: str, code_version:
         ended_at=datetime.now(UTC),
         config_json=config_json,
         code_version=code_version,
+        prices=prices,
     )
-    finish_run(store, record, published)
-    return record
+    return finish_run(store, record, published)
 
 
 def add_up(receipts: Sequence[ShardReceipt]) -> RunTotals:
@@ -85,7 +87,37 @@ def saved_seconds_share(totals: RunTotals) -> float | None:
 
 
 def summarise(
-    header: RunHeader, totals: RunTotals, *, ended_at: datetime, config_json: str, code_version: str
+    header: RunHeader,
+    totals: RunTotals,
+    *,
+    ended_at: datetime,
+    config_json: str,
+    code_version: str,
+    prices: PriceTable | None,
 ) -> RunRecord:
     """Build the run's row. Figures that this run did not measure are None."""
-    raise NotImplementedError
+    return RunRecord(
+        run_id=header.run_id,
+        flow="label",
+        status="completed",
+        started_at=header.created_at,
+        ended_at=ended_at,
+        source=header.source,
+        corpus=header.corpus,
+        model_version=header.model_version,
+        fingerprint=header.fingerprint,
+        config_json=config_json,
+        code_version=code_version,
+        videos_planned=header.videos,
+        videos_labeled=totals.videos_labeled,
+        videos_partial=totals.videos_partial,
+        videos_failed=totals.videos_failed,
+        videos_skipped=header.videos_skipped,
+        clips_planned=totals.clips_planned,
+        clips_student=totals.clips_student,
+        clips_teacher=totals.clips_teacher,
+        saved_flops_share=saved_flops_share(totals.cost),
+        saved_seconds_share=saved_seconds_share(totals),
+        cost_usd=None if prices is None else price_usd(totals.cost, prices),
+        **{field.name: getattr(totals.cost, field.name) for field in fields(ComputeCost)},
+    )

@@ -26,7 +26,7 @@ from storage.bundles import local_bundle
 from storage.corpus import CorpusListing, CorpusRules, list_videos
 from storage.filesystem import Store, absolute_uri, open_store
 from storage.ledger import planned_elsewhere, without_terminal_rows
-from storage.output import check_output
+from storage.output import check_output, check_writable
 from storage.prediction_schema import SCHEMA_VERSION
 from storage.run_store import RunHeader, RunState, create_plan, list_runs
 
@@ -99,6 +99,7 @@ def open_run(request: RunRequest) -> LabelingPlan | NothingToDo:
     """
     plan = preview_run(request)
     if isinstance(plan, LabelingPlan) and plan.shards is not None:
+        check_writable(open_store(request.out))
         create_plan(open_store(request.out), plan.header, plan.shards, request.config_toml)
         # Whoever created the plan first, from here on the one in storage counts: same id, same content.
         return replace(plan, shards=None)
@@ -133,7 +134,7 @@ def preview_run(request: RunRequest) -> LabelingPlan | NothingToDo:
             )
         return LabelingPlan(header=resumable.header, shards=None, resumed=True, sampling=sampling, cascade=cascade)
     listing = list_videos(request.source, request.corpus_rules)
-    pending, skipped, planned_by = _without_work_done(store, listing, fingerprint, request)
+    pending, skipped, planned_by = _without_work_done(store, listing, runs, fingerprint, request)
     if not pending:
         return NothingToDo(out=request.out, videos_skipped=skipped, finished_run_id=None, planned_by=planned_by)
     shards = cut_shards(pending, request.sharding, fingerprint)
@@ -174,9 +175,7 @@ def cut_shards(videos: Sequence[VideoRef], sharding: ShardingSettings, fingerpri
     return tuple(shards)
 
 
-def _find_resumable(
-    runs: Sequence[RunState], request: RunRequest, source: str, fingerprint: str
-) -> RunState | None:
+def _find_resumable(runs: Sequence[RunState], request: RunRequest, source: str, fingerprint: str) -> RunState | None:
     if request.run_id is not None:
         return _find_named(runs, request.run_id, fingerprint)
     same_work = [
@@ -198,12 +197,12 @@ def _find_named(runs: Sequence[RunState], run_id: str, fingerprint: str) -> RunS
 
 
 def _without_work_done(
-    store: Store, listing: CorpusListing, fingerprint: str, request: RunRequest
+    store: Store, listing: CorpusListing, runs: Sequence[RunState], fingerprint: str, request: RunRequest
 ) -> tuple[Sequence[VideoRef], int, tuple[str, ...]]:
     pending: Sequence[VideoRef] = listing.videos
     if not request.relabel:
-        pending, _ = without_terminal_rows(store, pending, fingerprint)
-    elsewhere = planned_elsewhere(store, fingerprint)
+        pending = without_terminal_rows(store, pending, runs, fingerprint)
+    elsewhere = planned_elsewhere(store, runs, fingerprint)
     free = [video for video in pending if video.video_id not in elsewhere]
     planned_by = sorted({elsewhere[video.video_id] for video in pending if video.video_id in elsewhere})
     return free, len(listing.videos) - len(free), tuple(planned_by)

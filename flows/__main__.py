@@ -1,0 +1,5 @@
+"""``python -m flows`` is ``cdlabel``."""
+
+from flows.cli import main
+
+main()

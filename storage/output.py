@@ -1,0 +1,38 @@
+"""What OUT may hold: our own tables, or nothing yet."""
+
+from __future__ import annotations
+
+from cdmodel.errors import OutputError, StorageError, UsageError
+from storage.filesystem import STAGING, Store, probe
+from storage.run_layout import PREDICTIONS, RUNS, RUNS_TABLE
+
+OURS = frozenset({PREDICTIONS, RUNS, RUNS_TABLE, STAGING})
+
+
+def check_output(store: Store) -> None:
+    """Refuse an OUT that holds something else or cannot be read. Writes nothing.
+
+    Raises:
+        OutputError: naming what was found, or why the place cannot be used.
+    """
+    try:
+        foreign = sorted(set(store.children()) - OURS)
+    except NotADirectoryError as error:
+        raise OutputError(store.root, "is a file; OUT must be a folder") from error
+    except (StorageError, UsageError) as error:
+        raise OutputError(store.root, f"OUT cannot be used: {error.reason}") from error
+    if foreign:
+        raise OutputError(store.root, f"holds something else ({foreign[0]}); name an empty or a new folder")
+
+
+def check_writable(store: Store) -> bool:
+    """Try to write into OUT, and return whether create-only writes are honoured there.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        return probe(store)
+    except (StorageError, OSError) as error:
+        reason = error.reason if isinstance(error, StorageError) else error.strerror
+        raise OutputError(store.root, f"OUT cannot be written: {reason}") from error

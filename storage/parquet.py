@@ -1,0 +1,70 @@
+"""How this project writes and reads Parquet: one set of options, and errors that name the object."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cdmodel.errors import DamagedObject
+from storage.filesystem import Store
+
+ROWS_PER_GROUP = 131_072
+_OPTIONS: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "write_page_index": True}
+
+
+def open_writer(target: io.BytesIO | Path, schema: pa.Schema, dictionary_columns: list[str]) -> pq.ParquetWriter:
+    """Return a writer of rows that come ascending by ``video_id``, which gets a bloom filter."""
+    names = schema.names
+    return pq.ParquetWriter(
+        target,
+        schema,
+        use_dictionary=[name for name in dictionary_columns if name in names],
+        sorting_columns=[pq.SortingColumn(names.index("video_id"))],
+        bloom_filter_options={"video_id": {"ndv": ROWS_PER_GROUP, "fpp": 0.01}},
+        **_OPTIONS,
+    )
+
+
+def to_bytes(table: pa.Table, dictionary_columns: list[str]) -> bytes:
+    """Return a whole Parquet object of rows ascending by ``video_id``."""
+    buffer = io.BytesIO()
+    with open_writer(buffer, table.schema, dictionary_columns) as writer:
+        writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+    return buffer.getvalue()
+
+
+def small_to_bytes(table: pa.Table) -> bytes:
+    """Return a whole Parquet object of a few rows in no particular order."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, **_OPTIONS)
+    return buffer.getvalue()
+
+
+def open_parquet(store: Store, name: str) -> pq.ParquetFile:
+    """Open an object for reading; only its footer is read here. The caller closes it.
+
+    Raises:
+        DamagedObject: it is not Parquet, or was cut.
+        StorageUnavailable: it cannot be read at all.
+    """
+    file = store.open(name)
+    try:
+        return pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        file.close()
+        raise damaged(store, name, "not a complete Parquet object") from error
+
+
+def footer(file: pq.ParquetFile) -> Mapping[str, bytes]:
+    """Return the key-value metadata that this project put into a footer."""
+    return {key.decode(): value for key, value in (file.schema_arrow.metadata or {}).items()}
+
+
+def damaged(store: Store, name: str, what: str) -> DamagedObject:
+    """Return the error for an object that is not what its name promises."""
+    return DamagedObject(store.uri_of(name), f"{what}; it was changed after it was written: restore or delete it")

@@ -1,0 +1,148 @@
+"""Turns a run's shard objects into the table that SQL engines read, then closes the run.
+
+Shards are consecutive ranges of ids, so their objects one after another are the sorted table: memory stays that of a few
+shards. Names are deterministic and objects are only created, so publishing again after a crash repairs what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
+
+from cdmodel.errors import RunError
+from storage.filesystem import Store
+from storage.parquet import ROWS_PER_GROUP, damaged, open_parquet, open_writer
+from storage.prediction_schema import PARTITIONS, PUBLISHED_SCHEMA, REPETITIVE_TEXT
+from storage.run_layout import predictions_name, success_name
+from storage.run_record import RunRecord, write_run_row
+from storage.run_store import RunHeader, committed_shards, iter_shards, read_header, read_shard
+
+FILE_BYTES = 256 * 2**20
+"""A published file is closed once it has reached this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedFile:
+    """One file of the table."""
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedRun:
+    """All files of a run: the contents of its success marker."""
+
+    run_id: str
+    rows: int
+    files: tuple[PublishedFile, ...]
+
+
+_PUBLISHED = TypeAdapter(PublishedRun)
+
+
+def publish_run(store: Store, run_id: str) -> PublishedRun:
+    """Write the run's files below ``predictions/``; those that stand already are checked and kept.
+
+    Raises:
+        RunError: a shard is not committed yet.
+        DamagedObject: a shard object was changed, or a file under one of our names holds other rows.
+    """
+    header = read_header(store, run_id)
+    missing = header.shards - len(committed_shards(store, run_id))
+    if missing > 0:
+        raise RunError(run_id, f"{missing} of {header.shards} shards are not labeled yet; run the same command again")
+    with tempfile.TemporaryDirectory(prefix="cdlabel-publish-") as folder:
+        files = tuple(_create_all(store, header, Path(folder)))
+    return PublishedRun(run_id=run_id, rows=sum(file.rows for file in files), files=files)
+
+
+def finish_run(store: Store, record: RunRecord, published: PublishedRun) -> RunRecord:
+    """Write the run's row and then its success marker, each once; returns the row that stands."""
+    standing = write_run_row(store, record)
+    store.create(success_name(record.run_id), _PUBLISHED.dump_json(published, indent=2) + b"\n")
+    return standing
+
+
+def read_success(store: Store, run_id: str) -> PublishedRun:
+    """Return what a finished run has published.
+
+    Raises:
+        DamagedObject: the marker was changed.
+        StorageUnavailable: the run is not finished.
+    """
+    try:
+        return _PUBLISHED.validate_json(store.read(success_name(run_id)))
+    except ValidationError as error:
+        raise damaged(store, success_name(run_id), "not a success marker of this version") from error
+
+
+def _create_all(store: Store, header: RunHeader, folder: Path) -> Iterator[PublishedFile]:
+    row_groups = _in_row_groups(store, header.run_id)
+    rows = next(row_groups, None)
+    number = 0
+    while rows is not None:
+        path = folder / f"{number:05d}.parquet"
+        with open_writer(path, PUBLISHED_SCHEMA, REPETITIVE_TEXT) as writer:
+            written = 0
+            while rows is not None:
+                writer.write_table(rows, row_group_size=ROWS_PER_GROUP)
+                written += rows.num_rows
+                rows = next(row_groups, None)
+                if path.stat().st_size >= FILE_BYTES:
+                    break
+        yield _create(
+            store, predictions_name(header.run_id, header.run_date, header.model_version, number), path, written
+        )
+        path.unlink()
+        number += 1
+
+
+def _in_row_groups(store: Store, run_id: str) -> Iterator[pa.Table]:
+    """Join shards until they fill a row group."""
+    waiting: list[pa.Table] = []
+    for shard in iter_shards(store, run_id):
+        waiting.append(read_shard(store, run_id, shard).drop_columns(list(PARTITIONS)).cast(PUBLISHED_SCHEMA))
+        if sum(table.num_rows for table in waiting) >= ROWS_PER_GROUP:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _create(store: Store, name: str, path: Path, rows: int) -> PublishedFile:
+    if store.create_from_file(name, path):
+        return _describe(name, path.read_bytes(), rows)
+    standing = store.read(name)
+    try:
+        same = pq.read_table(pa.BufferReader(standing)).equals(pq.read_table(path))
+    except pa.ArrowException as error:
+        raise damaged(store, name, "not a complete Parquet object") from error
+    if not same:
+        raise damaged(store, name, "it holds other rows than the run's shards")
+    return _describe(name, standing, rows)
+
+
+def _describe(name: str, content: bytes, rows: int) -> PublishedFile:
+    return PublishedFile(name=name, rows=rows, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def check_file(store: Store, file: PublishedFile) -> str | None:
+    """Return what is wrong with a published file, or None."""
+    if not store.exists(file.name):
+        return "is missing"
+    content = store.read(file.name)
+    if len(content) != file.bytes or hashlib.sha256(content).hexdigest() != file.sha256:
+        return "differs from the run's manifest"
+    with open_parquet(store, file.name) as parquet:
+        rows = parquet.metadata.num_rows
+    return None if rows == file.rows else f"holds {rows} rows, the manifest says {file.rows}"

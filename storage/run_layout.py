@@ -1,0 +1,45 @@
+"""Where everything of a run stands below OUT: pure names, no effects."""
+
+from __future__ import annotations
+
+from datetime import date
+
+PREDICTIONS = "predictions"
+RUNS_TABLE = "runs_table"
+RUNS = "runs"
+
+
+def plan_name(run_id: str) -> str:
+    """Return the name of the frozen plan; its presence makes the run."""
+    return f"{RUNS}/{run_id}/plan.parquet"
+
+
+def config_name(run_id: str) -> str:
+    """Return the name of the resolved configuration."""
+    return f"{RUNS}/{run_id}/config.toml"
+
+
+def success_name(run_id: str) -> str:
+    """Return the name of the marker and manifest that is written last."""
+    return f"{RUNS}/{run_id}/_SUCCESS.json"
+
+
+def shards_folder(run_id: str) -> str:
+    """Return the folder that holds the committed shards."""
+    return f"{RUNS}/{run_id}/shards"
+
+
+def shard_name(run_id: str, shard_id: str) -> str:
+    """Return the name of a shard's object; its presence is the commit."""
+    return f"{shards_folder(run_id)}/{shard_id}.parquet"
+
+
+def predictions_name(run_id: str, run_date: date, model_version: str, number: int) -> str:
+    """Return the name of a published file; partitions are written the way Hive does."""
+    partition = f"run_date={run_date.isoformat()}/model_version={model_version}"
+    return f"{PREDICTIONS}/{partition}/{run_id}-{number:05d}.parquet"
+
+
+def run_row_name(run_id: str) -> str:
+    """Return the name of the file that holds the run's row."""
+    return f"{RUNS_TABLE}/{run_id}.parquet"

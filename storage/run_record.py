@@ -1,0 +1,90 @@
+"""One row of the table of runs: what a run did, found, cost and saved.
+
+The schema follows from the fields below; a figure that this version does not measure is null, not invented.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Any, Literal, get_type_hints
+
+import pyarrow as pa
+
+from storage.filesystem import Store
+from storage.parquet import open_parquet, small_to_bytes
+from storage.prediction_schema import MOMENT
+from storage.run_layout import run_row_name
+
+RunStatus = Literal["completed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """The row. FLOPs count a multiply-accumulate as two; seconds are as in the table of predictions."""
+
+    run_id: str
+    flow: str
+    status: str
+    started_at: datetime
+    ended_at: datetime
+    source: str
+    corpus: str
+    model_version: str
+    fingerprint: str
+    config_json: str
+    code_version: str
+    videos_planned: int
+    videos_labeled: int
+    videos_partial: int
+    videos_failed: int
+    videos_skipped: int
+    clips_planned: int
+    clips_student: int
+    clips_teacher: int
+    frames_decoded: int
+    frames_used: int
+    frames_corrupt: int
+    bytes_read: int
+    read_requests: int
+    student_flops: int
+    teacher_flops: int
+    dense_teacher_flops: int
+    decode_cpu_seconds: float
+    dense_decode_cpu_seconds: float
+    student_seconds: float
+    teacher_seconds: float
+    gpu_seconds: float
+    wall_seconds: float
+    cost_usd: float | None = None
+    saved_flops_share: float | None = None
+    saved_seconds_share: float | None = None
+    audit_videos: int | None = None
+    audit_agreement: float | None = None
+    audit_agreement_low: float | None = None
+    """Ends of the 95 % interval."""
+    audit_agreement_high: float | None = None
+    speed_of_light: float | None = None
+    slowest_stage: str | None = None
+    retry_cost: float | None = None
+
+
+_ARROW_TYPES: dict[Any, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    datetime: MOMENT,
+    float | None: pa.float64(),
+    int | None: pa.int64(),
+    str | None: pa.string(),
+}
+RUN_SCHEMA = pa.schema([(f.name, _ARROW_TYPES[get_type_hints(RunRecord)[f.name]]) for f in fields(RunRecord)])
+
+
+def write_run_row(store: Store, record: RunRecord) -> RunRecord:
+    """Write the run's row once, and return the one that stands: a run that was finished twice has one row."""
+    name = run_row_name(record.run_id)
+    if store.create(name, small_to_bytes(pa.Table.from_pylist([asdict(record)], schema=RUN_SCHEMA))):
+        return record
+    with open_parquet(store, name) as file:
+        return RunRecord(**file.read().to_pylist()[0])

@@ -1,0 +1,248 @@
+"""A run's own record: the frozen plan, the committed shards, and who has finished.
+
+The plan's presence makes a run, a shard object's presence is its commit, the success marker's presence ends it.
+Shards are consecutive ranges of ascending ``video_id``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
+
+from cdmodel.errors import RunError
+from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoRef
+from storage.filesystem import Store
+from storage.parquet import damaged, footer, open_parquet, to_bytes
+from storage.prediction_schema import REPETITIVE_TEXT, RowContext, outcomes_to_table
+from storage.run_layout import RUNS, config_name, plan_name, shard_name, shards_folder, success_name
+
+HEADER_KEY = b"cdlabel.header"
+RECEIPT_KEY = b"cdlabel.receipt"
+ROWS_SHA256_KEY = b"cdlabel.rows_sha256"
+PLAN_SCHEMA = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("uri", pa.string()),
+        ("video_version", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("shard_id", pa.string()),
+    ]
+)
+PLAN_ROWS_PER_BATCH = 16_384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunHeader:
+    """What a plan says of its run as a whole."""
+
+    run_id: str
+    fingerprint: str
+    model_version: str
+    bundle_uri: str | None
+    """None is the bundle that ships with the project."""
+    source: str
+    corpus: str
+    run_date: date
+    created_at: datetime
+    videos: int
+    shards: int
+    bytes: int
+    """Of all videos whose size is known."""
+    videos_skipped: int
+    """Found, but not planned: they had a terminal row, or another run had planned them."""
+    schema_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """A run, and whether it is over."""
+
+    header: RunHeader
+    finished: bool
+
+
+_HEADER = TypeAdapter(RunHeader)
+_RECEIPT = TypeAdapter(ShardReceipt)
+
+
+def create_plan(store: Store, header: RunHeader, shards: Sequence[Shard], config_toml: str) -> bool:
+    """Freeze a plan; False if the run has one already, which then counts."""
+    store.create(config_name(header.run_id), config_toml.encode())
+    columns: dict[str, list[object]] = {name: [] for name in PLAN_SCHEMA.names}
+    for shard in shards:
+        for video in shard.videos:
+            columns["video_id"].append(video.video_id)
+            columns["uri"].append(video.uri)
+            columns["video_version"].append(video.video_version)
+            columns["size_bytes"].append(video.size_bytes)
+            columns["shard_id"].append(shard.shard_id)
+    schema = PLAN_SCHEMA.with_metadata({HEADER_KEY: _HEADER.dump_json(header)})
+    return store.create(plan_name(header.run_id), to_bytes(pa.table(columns, schema=schema), ["shard_id"]))
+
+
+def read_header(store: Store, run_id: str) -> RunHeader:
+    """Return what a run's plan says of it.
+
+    Raises:
+        DamagedObject: the plan is cut or was edited.
+        StorageUnavailable: there is no such run.
+    """
+    name = plan_name(run_id)
+    with open_parquet(store, name) as plan:
+        try:
+            header = _HEADER.validate_json(footer(plan).get(HEADER_KEY.decode(), b""))
+        except ValidationError as error:
+            raise damaged(store, name, "not a plan of this version") from error
+        if header.run_id != run_id or header.videos != plan.metadata.num_rows:
+            raise damaged(store, name, f"the plan holds {plan.metadata.num_rows} videos of {header.videos}")
+    return header
+
+
+def iter_shards(store: Store, run_id: str) -> Iterator[Shard]:
+    """Yield the shards of a plan in order, reading a little of it at a time."""
+    shard_id = ""
+    members: list[VideoRef] = []
+    with open_parquet(store, plan_name(run_id)) as plan:
+        for batch in plan.iter_batches(PLAN_ROWS_PER_BATCH):
+            for row in batch.to_pylist():
+                if row["shard_id"] != shard_id and members:
+                    yield Shard(shard_id=shard_id, videos=tuple(members))
+                    members = []
+                shard_id = row.pop("shard_id")
+                members.append(VideoRef(**row))
+    if members:
+        yield Shard(shard_id=shard_id, videos=tuple(members))
+
+
+def list_runs(store: Store) -> tuple[RunState, ...]:
+    """Return every run that has a plan, oldest first."""
+    found = []
+    for run_id in store.children(RUNS):
+        if store.exists(plan_name(run_id)):
+            header = read_header(store, run_id)
+            found.append(RunState(header=header, finished=store.exists(success_name(run_id))))
+    return tuple(sorted(found, key=lambda run: run.header.created_at))
+
+
+def find_run(store: Store, run_id: str | None) -> RunState:
+    """Return the run of that name, or the latest one.
+
+    Raises:
+        RunError: there is no such run, or none at all.
+    """
+    runs = list_runs(store)
+    chosen = runs[-1:] if run_id is None else [run for run in runs if run.header.run_id == run_id]
+    if not chosen:
+        raise RunError(store.root, "no run stands here" if run_id is None else f"there is no run {run_id} here")
+    return chosen[0]
+
+
+def commit_shard(
+    store: Store, outcomes: Sequence[VideoOutcome], context: RowContext, committed_at: datetime
+) -> ShardReceipt:
+    """Write all rows of a shard as one object, or adopt the object of an attempt that was faster.
+
+    Raises:
+        StorageUnavailable: nothing was written.
+        CommitStateUnknown: the object is complete or absent, but which cannot be told.
+        DamagedObject: another shard's rows stand under this shard's name.
+    """
+    receipt = _summarise(outcomes, context, committed_at)
+    table = outcomes_to_table(outcomes, context)
+    table = table.replace_schema_metadata(
+        {RECEIPT_KEY: _RECEIPT.dump_json(receipt), ROWS_SHA256_KEY: rows_sha256(table).encode()}
+    )
+    if store.create(shard_name(context.run_id, context.shard_id), to_bytes(table, REPETITIVE_TEXT)):
+        return receipt
+    winner = read_receipt(store, context.run_id, context.shard_id)
+    if winner.fingerprint != context.fingerprint:
+        raise damaged(store, shard_name(context.run_id, context.shard_id), "its rows are of other models or settings")
+    return winner
+
+
+def committed_shards(store: Store, run_id: str) -> frozenset[str]:
+    """Return the ids of the shards whose objects stand, by one listing."""
+    objects = store.list(shards_folder(run_id))
+    return frozenset(item.name.rpartition("/")[2].removesuffix(".parquet") for item in objects)
+
+
+def read_receipt(store: Store, run_id: str, shard_id: str) -> ShardReceipt:
+    """Return the summary in a shard's footer.
+
+    Raises:
+        DamagedObject: the object is cut, or is another shard's.
+    """
+    with open_parquet(store, shard_name(run_id, shard_id)) as shard:
+        return _receipt_of(store, run_id, shard_id, shard)
+
+
+def read_receipts(store: Store, run_id: str) -> tuple[ShardReceipt, ...]:
+    """Return the summaries of all committed shards of a run; reads footers only."""
+    return tuple(read_receipt(store, run_id, shard_id) for shard_id in sorted(committed_shards(store, run_id)))
+
+
+def read_shard(store: Store, run_id: str, shard: Shard) -> pa.Table:
+    """Return the rows of a committed shard, checked against the plan and against their own hash.
+
+    Raises:
+        DamagedObject: the object was cut, changed, or holds other videos than planned.
+    """
+    name = shard_name(run_id, shard.shard_id)
+    with open_parquet(store, name) as file:
+        _receipt_of(store, run_id, shard.shard_id, file)
+        try:
+            table = file.read()
+        except (pa.ArrowException, OSError) as error:
+            raise damaged(store, name, "its rows cannot be read") from error
+        expected = footer(file).get(ROWS_SHA256_KEY.decode(), b"").decode()
+    if rows_sha256(table) != expected:
+        raise damaged(store, name, "its rows differ from their hash")
+    if table.column("video_id").to_pylist() != [video.video_id for video in shard.videos]:
+        raise damaged(store, name, "it holds other videos than the plan")
+    return table
+
+
+def rows_sha256(table: pa.Table) -> str:
+    """Return a hash of the rows' content, whatever their encoding."""
+    sink = pa.BufferOutputStream()
+    plain = table.replace_schema_metadata(None).combine_chunks()
+    with pa.ipc.new_stream(sink, plain.schema) as writer:
+        writer.write_table(plain)
+    return hashlib.sha256(sink.getvalue()).hexdigest()
+
+
+def _receipt_of(store: Store, run_id: str, shard_id: str, shard: pq.ParquetFile) -> ShardReceipt:
+    name = shard_name(run_id, shard_id)
+    try:
+        receipt = _RECEIPT.validate_json(footer(shard).get(RECEIPT_KEY.decode(), b""))
+    except ValidationError as error:
+        raise damaged(store, name, "it carries no receipt of this version") from error
+    if (receipt.run_id, receipt.shard_id, receipt.videos) != (run_id, shard_id, shard.metadata.num_rows):
+        raise damaged(store, name, f"it carries the receipt of run {receipt.run_id}, shard {receipt.shard_id}")
+    return receipt
+
+
+def _summarise(outcomes: Sequence[VideoOutcome], context: RowContext, committed_at: datetime) -> ShardReceipt:
+    predictions = [outcome for outcome in outcomes if not isinstance(outcome, VideoFailure)]
+    partial = sum(prediction.damage is not None for prediction in predictions)
+    costs = [outcome.cost for outcome in outcomes]
+    return ShardReceipt(
+        run_id=context.run_id,
+        shard_id=context.shard_id,
+        attempt_id=context.attempt_id,
+        fingerprint=context.fingerprint,
+        videos_labeled=len(predictions) - partial,
+        videos_partial=partial,
+        videos_failed=len(outcomes) - len(predictions),
+        clips_planned=sum(prediction.clips_planned for prediction in predictions),
+        clips_student=sum(prediction.clips_student for prediction in predictions),
+        clips_teacher=sum(prediction.clips_teacher for prediction in predictions),
+        cost=sum(costs[1:], costs[0]),
+        committed_at=committed_at,
+    )

@@ -1,0 +1,109 @@
+"""SQL over OUT with DuckDB: the views predictions, latest, clips, failures and runs.
+
+The views read what finished runs have published, by name, so a run that is being published is not seen half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from cdmodel.errors import ConfigError
+from storage.filesystem import Store, open_store
+from storage.prediction_schema import PARTITIONS, PREDICTION_SCHEMA
+from storage.publish import PublishedFile, read_success
+from storage.run_layout import PREDICTIONS, run_row_name
+from storage.run_record import RUN_SCHEMA
+from storage.run_store import RunState, list_runs
+from storage.uri import split_url
+
+_DERIVED_VIEWS = (
+    """create view latest as select * from predictions
+       qualify row_number() over (partition by video_id order by labeled_at desc, run_id desc) = 1""",
+    """create view clips as select video_id, uri, corpus, run_id, model_version, run_date, label as video_label,
+       unnest(clips, max_depth := 2) from predictions where clips is not null""",
+    "create view failures as select * from predictions where error_kind is not null",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryResult:
+    """The answer to a query."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+def connect_views(store: Store) -> duckdb.DuckDBPyConnection:
+    """Return an in-memory DuckDB with the views; they exist, empty, before the first run too."""
+    connection = duckdb.connect(":memory:")
+    connection.execute("set timezone = 'UTC'")
+    if store.staging is None:
+        connection.register_filesystem(store.filesystem)
+    finished = [run for run in list_runs(store) if run.finished]
+    files = [store.uri_of(file.name) for run in finished for file in _files(store, run)]
+    _create_view(connection, "predictions", files, PREDICTION_SCHEMA)
+    _create_view(connection, "runs", [store.uri_of(run_row_name(run.header.run_id)) for run in finished], RUN_SCHEMA)
+    for statement in _DERIVED_VIEWS:
+        connection.execute(statement)
+    return connection
+
+
+def read_predictions(out: str) -> ds.Dataset:
+    """Return the published rows of all finished runs as an Arrow data set, partitions as columns."""
+    store = open_store(out)
+    paths = [store.uri_of(file.name) for run in list_runs(store) if run.finished for file in _files(store, run)]
+    if not paths:
+        return ds.dataset(PREDICTION_SCHEMA.empty_table())
+    remote = store.staging is None
+    return ds.dataset(
+        [split_url(path)[1] for path in paths],
+        schema=PREDICTION_SCHEMA,
+        format="parquet",
+        partitioning=ds.partitioning(pa.schema([PREDICTION_SCHEMA.field(name) for name in PARTITIONS]), flavor="hive"),
+        partition_base_dir=split_url(store.uri_of(PREDICTIONS))[1],
+        filesystem=store.filesystem if remote else None,
+    )
+
+
+def run_query(store: Store, sql: str) -> QueryResult:
+    """Answer one query.
+
+    Raises:
+        ConfigError: the SQL is wrong; the message is DuckDB's, on one line.
+    """
+    with connect_views(store) as connection:
+        try:
+            answer = connection.execute(sql)
+            columns = tuple(column[0] for column in answer.description or ())
+            return QueryResult(columns=columns, rows=tuple(answer.fetchall()))
+        except duckdb.Error as error:
+            raise ConfigError("SQL", " ".join(str(error).split())) from error
+
+
+def _files(store: Store, run: RunState) -> tuple[PublishedFile, ...]:
+    return read_success(store, run.header.run_id).files
+
+
+def _create_view(connection: duckdb.DuckDBPyConnection, view: str, uris: Sequence[str], schema: pa.Schema) -> None:
+    if not uris:
+        connection.register(f"no_{view}", schema.empty_table())
+        connection.execute(f"create view {view} as select * from no_{view}")
+        return
+    listed = ", ".join("'" + _escape(uri) + "'" for uri in uris)
+    hive = "true, hive_types = {'run_date': DATE, 'model_version': VARCHAR}" if view == "predictions" else "false"
+    names = ", ".join(f'"{name}"' for name in schema.names)
+    connection.execute(
+        f"create view {view} as select {names} from read_parquet([{listed}], union_by_name = true, hive_partitioning = {hive})"
+    )
+
+
+def _escape(uri: str) -> str:
+    """Return a file's name as DuckDB takes it literally, inside a quoted string."""
+    quoted = uri.replace("'", "''")
+    return "".join(f"[{character}]" if character in "*?[" else character for character in quoted)
