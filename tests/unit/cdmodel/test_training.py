@@ -72,7 +72,9 @@ def test_the_teacher_learns_which_way_a_bar_slides():
 def test_the_seed_decides_everything():
     clips = _sliding_bars(4, seed=3).pixels_NTCHW
     short = replace(SETTINGS, teacher_steps=5)
-    first, again, other = (score_teacher(_trained_teacher(replace(short, seed=seed)), SPEC, clips) for seed in (1, 1, 2))
+    first, again, other = (
+        score_teacher(_trained_teacher(replace(short, seed=seed)), SPEC, clips) for seed in (1, 1, 2)
+    )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -142,7 +144,13 @@ def test_saved_weights_do_not_depend_on_memory_layout(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("seed", -1), ("teacher_steps", 1), ("clips_per_step", 0), ("student_learning_rate", 0.0), ("background_weight", 2)],
+    [
+        ("seed", -1),
+        ("teacher_steps", 1),
+        ("clips_per_step", 0),
+        ("student_learning_rate", 0.0),
+        ("background_weight", 2),
+    ],
 )
 def test_settings_out_of_range_are_refused_by_name(name, value):
     with pytest.raises(ConfigError, match=name):

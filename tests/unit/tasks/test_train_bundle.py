@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cdmodel.bundle import MANIFEST_NAME, STUDENT_WEIGHTS, TEACHER_WEIGHTS, read_manifest
+from cdmodel.encode import encode_mp4
+from cdmodel.errors import BundleError, OutputError, SourceError, TrainingError
+from cdmodel.models import load_bundle
+from cdmodel.sampling import ClipGeometry
+from cdmodel.training import TrainingProgress, TrainSettings
+from tasks.train_bundle import train_bundle
+
+SETTINGS = TrainSettings(
+    teacher_steps=30,
+    student_steps=40,
+    clips_per_step=8,
+    precision="float32",
+    student_geometry=ClipGeometry(frames=4, height=16, width=16),
+    teacher_geometry=ClipGeometry(frames=8, height=32, width=32),
+)
+SHORT = replace(SETTINGS, teacher_steps=2, student_steps=2)
+FRAMES_PER_SECOND = 16
+
+
+def _ignore(progress: TrainingProgress) -> None:
+    pass
+
+
+def _slide(seed: int, step: int) -> bytes:
+    """Return two seconds of a bar that slides down again and again (step 1) or up (step -1)."""
+    random = np.random.default_rng(seed)
+    offset = int(random.integers(0, 64))
+    frames = random.integers(60, 110, size=(2 * FRAMES_PER_SECOND, 64, 64, 3)).astype(np.uint8)
+    for number, frame in enumerate(frames):
+        rows = (offset + 3 * step * number + np.arange(10)) % 64
+        frame[rows] = 230
+    return encode_mp4(frames, FRAMES_PER_SECOND)
+
+
+def _write_corpus(folder: Path, *, groups: int = 12, labels: tuple[str, str] = ("down", "up")) -> Path:
+    folder.mkdir()
+    rows = []
+    for group in range(groups):
+        for label, step in zip(labels, (1, -1), strict=True):
+            name = f"{group:02d}-{step}.mp4"
+            (folder / name).write_bytes(_slide(group, step))
+            rows.append({"uri": name, "label": label, "group": f"g{group}"})
+    return _write_table(folder, rows)
+
+
+def _write_table(folder: Path, rows: list[dict[str, str]]) -> Path:
+    table = folder / "labels.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return table
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("training")
+    dataset = _write_corpus(folder / "corpus")
+    return dataset, train_bundle(str(dataset), str(folder / "bundle"), SETTINGS, _ignore)
+
+
+def test_two_opposite_motions_are_told_apart_better_than_by_chance(trained):
+    _, bundle = trained
+    assert bundle.labels == ("down", "up")
+    assert bundle.metrics["video_accuracy_dense_teacher_plain_mean"] > 0.5
+    assert bundle.videos_used == 24
+    assert bundle.skipped == ()
+
+
+def test_the_bundle_loads_and_scores_as_its_manifest_says(trained):
+    _, bundle = trained
+    models = load_bundle(bundle.folder)
+    clips = np.random.default_rng(0).integers(0, 255, size=(3, 4, 3, 16, 16)).astype(np.uint8)
+    scores = models.student.score(clips)
+    assert models.model_version == bundle.model_version
+    assert models.manifest.provenance["target_origin"] == "heldout"
+    np.testing.assert_allclose(scores.probabilities_NK.sum(axis=1), 1, rtol=1e-5)
+    assert ((scores.q_teacher_N >= 0) & (scores.q_teacher_N <= 1)).all()
+
+
+def test_only_the_finished_bundle_is_left_beside_its_target(trained):
+    _, bundle = trained
+    assert {path.name for path in bundle.folder.iterdir()} == {MANIFEST_NAME, STUDENT_WEIGHTS, TEACHER_WEIGHTS}
+    assert {path.name for path in bundle.folder.parent.iterdir()} == {"bundle", "corpus"}
+
+
+def test_the_same_seed_gives_the_same_bundle_and_another_seed_another(trained, tmp_path):
+    dataset, _ = trained
+    first, again, other = (
+        train_bundle(str(dataset), str(tmp_path / name), replace(SHORT, seed=seed), _ignore)
+        for name, seed in (("first", 1), ("again", 1), ("other", 2))
+    )
+    assert first.model_version == again.model_version != other.model_version
+
+
+def test_changed_weights_are_refused(trained, tmp_path):
+    _, bundle = trained
+    for path in bundle.folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights = bytearray((tmp_path / STUDENT_WEIGHTS).read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / STUDENT_WEIGHTS).write_bytes(weights)
+    with pytest.raises(BundleError, match="differ from the hash"):
+        read_manifest(tmp_path)
+
+
+def test_a_damaged_video_is_left_out_and_listed(tmp_path):
+    dataset = _write_corpus(tmp_path / "corpus", groups=8)
+    (tmp_path / "corpus" / "03-1.mp4").write_bytes(b"not a video")
+    bundle = train_bundle(str(dataset), str(tmp_path / "bundle"), SHORT, _ignore)
+    assert [Path(video.uri).name for video in bundle.skipped] == ["03-1.mp4"]
+    assert bundle.videos_used == 15
+
+
+def test_a_role_of_which_nothing_can_be_read_ends_the_training(tmp_path):
+    dataset = _write_corpus(tmp_path / "corpus", groups=4)
+    for video in (tmp_path / "corpus").glob("*.mp4"):
+        video.write_bytes(b"not a video")
+    with pytest.raises(TrainingError, match="not one video of this role can be read"):
+        train_bundle(str(dataset), str(tmp_path / "bundle"), SETTINGS, _ignore)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_an_existing_target_is_refused_before_any_work(tmp_path):
+    with pytest.raises(OutputError, match="exists already"):
+        train_bundle("nowhere.csv", str(tmp_path), SETTINGS, _ignore)
+
+
+def test_one_class_is_refused_in_one_line(tmp_path):
+    dataset = _write_corpus(tmp_path / "corpus", groups=4, labels=("same", "same"))
+    with pytest.raises(SourceError, match="at least two classes, found same"):
+        train_bundle(str(dataset), str(tmp_path / "bundle"), SETTINGS, _ignore)
+
+
+def test_too_few_groups_are_refused_in_one_line(tmp_path):
+    dataset = _write_corpus(tmp_path / "corpus", groups=3)
+    with pytest.raises(SourceError, match="3 groups are there"):
+        train_bundle(str(dataset), str(tmp_path / "bundle"), SETTINGS, _ignore)
+
+
+def test_a_class_that_train_never_shows_is_refused(tmp_path):
+    folder = tmp_path / "corpus"
+    _write_corpus(folder, groups=4)
+    roles = ("train", "conf", "cal", "test")
+    rows = [
+        {"uri": f"{group:02d}-{step}.mp4", "label": f"{step}" if group else "1", "group": f"g{group}", "split": role}
+        for group, role in enumerate(roles)
+        for step in (1, -1)
+    ]
+    with pytest.raises(SourceError, match="no video in train shows -1"):
+        train_bundle(str(_write_table(folder, rows)), str(tmp_path / "bundle"), SETTINGS, _ignore)
+
+
+def test_a_group_on_both_sides_of_a_split_is_refused(tmp_path):
+    folder = tmp_path / "corpus"
+    _write_corpus(folder, groups=2)
+    rows = [
+        {"uri": f"0{group}-{step}.mp4", "label": f"{step}", "group": "g", "split": role}
+        for group, role in enumerate(("train", "test"))
+        for step in (1, -1)
+    ]
+    with pytest.raises(SourceError, match="split"):
+        train_bundle(str(_write_table(folder, rows)), str(tmp_path / "bundle"), SETTINGS, _ignore)
