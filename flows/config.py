@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from cdmodel.aggregation import Aggregation
 from cdmodel.cost import PriceTable
@@ -26,6 +26,7 @@ from cdmodel.setting_groups import FORBID_UNKNOWN
 from cdmodel.training import TrainSettings
 from flows.dispatch import ClusterSettings
 from storage.corpus import CorpusRules
+from storage.filesystem import absolute_uri
 from tasks.plan_run import RunRequest, ShardingSettings
 
 
@@ -39,6 +40,10 @@ class ModelSettings:
     """Folder or URL; without one the demo bundle that ships with the project is used."""
     allowed_builders: tuple[str, ...] = ()
     """Modules, besides this project's own, whose builders a bundle may name. Naming one runs its code."""
+
+    def __post_init__(self) -> None:
+        if self.bundle is not None and "@" not in self.bundle:
+            object.__setattr__(self, "bundle", absolute_uri(self.bundle))
 
 
 class LabelRunConfig(BaseModel):
@@ -70,6 +75,12 @@ class LabelRunConfig(BaseModel):
     sharding: ShardingSettings = ShardingSettings()
     cluster: ClusterSettings = ClusterSettings()
     prices: PriceTable | None = Field(default=None, description="Fills cost_usd; null without it.")
+
+    @field_validator("source", "out")
+    @classmethod
+    def _make_absolute(cls, place: str) -> str:
+        """Workers have other working directories."""
+        return absolute_uri(place)
 
 
 def load_config(file: Path | None, assignments: Sequence[str], arguments: Mapping[str, Any]) -> LabelRunConfig:

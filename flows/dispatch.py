@@ -135,7 +135,8 @@ def run_on_workers(
         return future
 
     try:
-        finished = as_completed([submit(key, item) for key, item in islice(items, cluster.window)])
+        first = [submit(key, item) for key, item in islice(items, cluster.window)]
+        finished = as_completed(first, loop=cluster.client.loop)
         for future in finished:
             item = in_flight.pop(future)
             try:

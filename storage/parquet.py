@@ -14,7 +14,12 @@ from cdmodel.errors import DamagedObject
 from storage.filesystem import Store
 
 ROWS_PER_GROUP = 131_072
-_OPTIONS: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "write_page_index": True}
+_OPTIONS: dict[str, Any] = {
+    "compression": "zstd",
+    "compression_level": 3,
+    "write_page_index": True,
+    "write_page_checksum": True,
+}
 
 
 def open_writer(target: io.BytesIO | Path, schema: pa.Schema, dictionary_columns: list[str]) -> pq.ParquetWriter:
@@ -54,7 +59,7 @@ def open_parquet(store: Store, name: str) -> pq.ParquetFile:
     """
     file = store.open(name)
     try:
-        return pq.ParquetFile(file)
+        return pq.ParquetFile(file, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         file.close()
         raise damaged(store, name, "not a complete Parquet object") from error
