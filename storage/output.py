@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cdmodel.errors import OutputError, StorageError, UsageError
 from storage.filesystem import STAGING, Store, probe
 from storage.run_layout import PREDICTIONS, RUNS, RUNS_TABLE
@@ -15,10 +17,10 @@ def check_output(store: Store) -> None:
     Raises:
         OutputError: naming what was found, or why the place cannot be used.
     """
+    if store.staging is not None and Path(store.root).is_file():
+        raise OutputError(store.root, "is a file; OUT must be a folder")
     try:
         foreign = sorted(set(store.children()) - OURS)
-    except NotADirectoryError as error:
-        raise OutputError(store.root, "is a file; OUT must be a folder") from error
     except (StorageError, UsageError) as error:
         raise OutputError(store.root, f"OUT cannot be used: {error.reason}") from error
     if foreign:

@@ -1,0 +1,148 @@
+"""From videos to rows, end to end: labeling, doing nothing twice, dying half way, disk and S3 alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import s3fs
+
+from tests.e2e.conftest import CORPUS_VIDEOS, Cdlabel
+
+Rows = Callable[..., list[dict[str, Any]]]
+SMALL_SHARDS = ("--set", "sharding.videos_per_shard=4", "--workers", "2")
+
+
+@pytest.fixture(scope="session")
+def labeled(cdlabel: Cdlabel, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The generated corpus, labeled: OUT and the run's row."""
+    out = tmp_path_factory.mktemp("labeled") / "out"
+    return out, json.loads(cdlabel("label", corpus, "--out", out, "--json", *SMALL_SHARDS).stdout)
+
+
+def test_every_video_gets_exactly_one_row_and_the_broken_one_says_why(labeled: tuple[Path, Any], rows: Rows) -> None:
+    out, run = labeled
+    assert (run["videos_planned"], run["videos_failed"]) == (CORPUS_VIDEOS + 1, 1)
+    counts = rows(out, "select count(*) as n, count(distinct video_id) as ids from predictions")
+    assert counts == [{"n": CORPUS_VIDEOS + 1, "ids": CORPUS_VIDEOS + 1}]
+    assert rows(out, "select error_kind, uri.regexp_extract('[^/]+$') as name from failures") == [
+        {"error_kind": "unreadable", "name": "broken.mp4"}
+    ]
+
+
+def test_the_demo_bundle_is_far_better_than_chance(labeled: tuple[Path, Any], corpus: Path, rows: Rows) -> None:
+    out, _ = labeled
+    right = rows(
+        out,
+        "select avg((p.label = truth.label)::int) as share from predictions p "
+        f"join read_csv('{corpus}/labels.csv') truth on p.uri.ends_with(truth.uri)",
+    )
+    assert right[0]["share"] > 0.5
+
+
+def test_the_rows_add_up_to_the_run(labeled: tuple[Path, Any], rows: Rows) -> None:
+    out, run = labeled
+    sums = rows(
+        out,
+        "select sum(student_flops) as student_flops, sum(teacher_flops) as teacher_flops, "
+        "sum(dense_teacher_flops) as dense_teacher_flops, sum(clips_teacher) as clips_teacher, "
+        "sum(frames_decoded) as frames_decoded, sum(bytes_read) as bytes_read from predictions",
+    )[0]
+    assert {name: int(value) for name, value in sums.items()} == {name: run[name] for name in sums}
+    clips = rows(out, "select count(*) as n, count(*) filter (where scored_by = 'teacher') as by_teacher from clips")
+    assert clips == [{"n": run["clips_planned"], "by_teacher": run["clips_teacher"]}]
+
+
+def test_running_again_relabels_nothing_and_says_so(labeled: tuple[Path, Any], cdlabel: Cdlabel, corpus: Path) -> None:
+    out, _ = labeled
+    again = cdlabel("label", corpus, "--out", out, *SMALL_SHARDS)
+    assert "nothing to label" in again.stderr
+    assert json.loads(cdlabel("plan", corpus, "--out", out, "--json").stdout)["videos"] == 0
+
+
+def test_verify_finds_a_changed_file(labeled: tuple[Path, Any], cdlabel: Cdlabel, tmp_path: Path) -> None:
+    out, _ = labeled
+    assert cdlabel("verify", out).stdout.strip() == "ok"
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", out, copy], check=True)
+    published = next((copy / "predictions").rglob("*.parquet"))
+    published.write_bytes(published.read_bytes()[:-10])
+    assert "damaged_file" in cdlabel("verify", copy, expect=1).stdout
+
+
+def test_status_counts_the_run(labeled: tuple[Path, Any], cdlabel: Cdlabel) -> None:
+    out, run = labeled
+    status = json.loads(cdlabel("status", out, "--json").stdout)
+    assert (status["run_id"], status["finished"], status["videos_pending"]) == (run["run_id"], True, 0)
+
+
+def test_a_killed_run_goes_on_without_redoing_what_is_committed(
+    environment: dict[str, str], cdlabel: Cdlabel, corpus: Path, rows: Rows, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "flows", "label", str(corpus), "--out", str(out), *SMALL_SHARDS]
+    killed = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+    shards = _wait_for_shards(out, at_least=2)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in shards if path.exists()}
+    assert "going on with" in cdlabel("label", corpus, "--out", out, *SMALL_SHARDS).stderr
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
+    counts = rows(out, "select count(*) as n, count(distinct video_id) as ids, count(distinct run_id) as runs from predictions")
+    assert counts == [{"n": CORPUS_VIDEOS + 1, "ids": CORPUS_VIDEOS + 1, "runs": 1}]
+    assert cdlabel("verify", out).stdout.strip() == "ok"
+
+
+def test_through_s3_the_rows_are_the_same(
+    labeled: tuple[Path, Any], cdlabel: Cdlabel, corpus: Path, rows: Rows, s3: dict[str, str]
+) -> None:
+    out, _ = labeled
+    store = s3fs.S3FileSystem(
+        endpoint_url=s3["AWS_ENDPOINT_URL"], key=s3["AWS_ACCESS_KEY_ID"], secret=s3["AWS_SECRET_ACCESS_KEY"]
+    )
+    store.mkdir("archive")
+    store.put(str(corpus / "videos") + "/", "archive/videos/", recursive=True)
+    cdlabel("label", "s3://archive/videos", "--out", "s3://archive/out", *SMALL_SHARDS, **s3)
+    sql = (
+        "select uri.regexp_extract('[^/]+$') as name, status, error_kind, label, confidence, decided_by, clips, "
+        "frames_decoded, student_flops, teacher_flops from predictions order by name"
+    )
+    assert rows("s3://archive/out", sql, **s3) == rows(out, sql)
+    assert cdlabel("verify", "s3://archive/out", **s3).stdout.strip() == "ok"
+
+
+@pytest.mark.parametrize(("part", "failed"), [("actions", False), ("nasty", True)])
+def test_real_videos_each_get_one_row(
+    cdlabel: Cdlabel, rows: Rows, real_videos: Path, tmp_path: Path, part: str, failed: bool
+) -> None:
+    files = sum(path.is_file() for path in (real_videos / part).rglob("*"))
+    run = json.loads(cdlabel("label", real_videos / part, "--out", tmp_path / "out", "--json").stdout)
+    assert run["videos_planned"] == files
+    assert bool(run["videos_failed"]) == failed
+    counts = rows(tmp_path / "out", "select count(*) as n, count(distinct video_id) as ids from predictions")
+    assert counts == [{"n": files, "ids": files}]
+    if failed:
+        kinds = rows(tmp_path / "out", "select error_kind, count(*) as n from failures where status = 'failed' group by 1")
+        assert {kind["error_kind"]: kind["n"] for kind in kinds} == NASTY_FAILURES
+
+
+NASTY_FAILURES = {"no_video_stream": 43, "unreadable": 25, "no_frames": 7, "decode_error": 2, "unsupported_codec": 1}
+"""As an independent probe with a plain PyAV loop finds them."""
+
+
+def _wait_for_shards(out: Path, *, at_least: int) -> list[Path]:
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        shards = list(out.glob("runs/*/shards/*.parquet"))
+        if len(shards) >= at_least:
+            return shards
+        time.sleep(0.05)
+    raise AssertionError("no shard was committed in time")

@@ -1,0 +1,71 @@
+"""Dask for real: processes that work, fail and die."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from cdmodel.errors import ClusterError, RunError
+from flows.dispatch import Cluster, ClusterSettings, Completed, WorkerKilled, check_scheduler, open_cluster, run_on_workers
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def square_or_die(number: int) -> int:
+    if number == 3:
+        os._exit(9)
+    return number * number
+
+
+def square_or_fail(number: int) -> int:
+    if number == 3:
+        raise RunError("three", "is not wanted")
+    return number * number
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with open_cluster(ClusterSettings(workers=2), gpus=0) as cluster:
+        yield cluster
+
+
+def test_every_item_comes_back_once(cluster: Cluster) -> None:
+    outcomes = list(run_on_workers(cluster, square, ((f"square-{n}", n) for n in range(12))))
+    assert sorted(outcome.result for outcome in outcomes if isinstance(outcome, Completed)) == [n * n for n in range(12)]
+
+
+def test_an_exception_of_the_work_is_raised_with_its_facts(cluster: Cluster) -> None:
+    with pytest.raises(RunError) as raised:
+        list(run_on_workers(cluster, square_or_fail, ((f"fail-{n}", n) for n in range(6))))
+    assert (raised.value.subject, raised.value.reason) == ("three", "is not wanted")
+
+
+def test_the_item_that_kills_workers_is_named_and_the_others_complete(cluster: Cluster) -> None:
+    outcomes = list(run_on_workers(cluster, square_or_die, ((f"die-{n}", n) for n in range(8))))
+    assert [outcome.item for outcome in outcomes if isinstance(outcome, WorkerKilled)] == [3]
+    done = sorted(outcome.item for outcome in outcomes if isinstance(outcome, Completed))
+    assert done == [0, 1, 2, 4, 5, 6, 7]
+
+
+def test_a_storage_package_on_a_worker_is_ours(cluster: Cluster) -> None:
+    """A worker's scratch folder holds a directory called storage, and comes first on its path."""
+    [outcome] = run_on_workers(cluster, where_is_storage, iter([("where", 0)]))
+    assert isinstance(outcome, Completed)
+    assert outcome.result.endswith("storage/__init__.py")
+
+
+def where_is_storage(_: int) -> str:
+    import storage
+
+    return str(storage.__file__)
+
+
+def test_nobody_at_the_address_is_a_usage_error() -> None:
+    with pytest.raises(ClusterError, match=r"127\.0\.0\.1:9"):
+        check_scheduler(ClusterSettings(scheduler="tcp://127.0.0.1:9"))
