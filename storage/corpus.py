@@ -165,5 +165,5 @@ def _remote(uri: str, found: Mapping[str, dict[str, Any]]) -> Iterator[_Found]:
     for path, info in found.items():
         # Consoles create empty objects whose names end in a slash to show a folder.
         if info["type"] == "file" and not path.endswith("/"):
-            name = path if "://" in path else f"{scheme}://{path}"
+            name = path if "://" in path else f"{scheme}://{path.lstrip('/')}"
             yield _Found(uri=name, version=info_version(info), size_bytes=info["size"] or 0)

@@ -109,8 +109,11 @@ class Store:
         folder = self.uri_of(prefix)
         with translated_errors(folder):
             found = sorted(_list_disk(folder) if self.staging else _list_remote(self.filesystem, self._path(prefix)))
-        below = len(self._path("").rstrip("/")) + 1
-        return tuple(StoredObject(name=name[below:], size_bytes=size, version=version) for name, size, version in found)
+        below = len(self._path("").strip("/")) + 1
+        return tuple(
+            StoredObject(name=path.lstrip("/")[below:], size_bytes=size, version=version)
+            for path, size, version in found
+        )
 
     def children(self, folder: str = "") -> tuple[str, ...]:
         """Return the names directly below a folder, objects and folders alike, ascending; missing is empty.
@@ -124,7 +127,8 @@ class Store:
             except FileNotFoundError:
                 require_bucket(self.filesystem, self._path(folder))
                 return ()
-        names = {base_name(path.rstrip("/")) for path in found if path.rstrip("/") != self._path(folder).rstrip("/")}
+        own_path = self._path(folder).strip("/")
+        names = {base_name(path.rstrip("/")) for path in found if path.strip("/") != own_path}
         return tuple(sorted(names - {""}))
 
     def create(self, name: str, data: bytes) -> bool:
