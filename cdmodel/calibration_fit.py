@@ -29,6 +29,8 @@ Float64Array = NDArray[np.float64]
 
 TOLERATED_LOSS = 0.005
 """How much less accurate than the dense teacher the default policy may be on ``cal``."""
+PRICE_OF_DENSE_TEACHER = 0.1
+"""Accuracy that is worth the teacher on every clip, where no threshold is good enough."""
 COLDEST, HOTTEST = 0.05, 20.0
 _GAINS = tuple(round(0.02 * step, 2) for step in range(-20, 41))
 _POOLS: tuple[LogPool, ...] = tuple(
@@ -143,15 +145,17 @@ def replay(policy: EscalationPolicy, aggregation: Aggregation, videos: Sequence[
 def choose_defaults(videos: Sequence[VideoScores]) -> ChosenDefaults:
     """Pick the pool with the best accuracy over all thresholds, then its cheapest threshold that is good enough.
 
-    Good enough: at most ``TOLERATED_LOSS`` below the dense teacher, be that averaged plainly or pooled. Where no
-    threshold reaches it, the most accurate one, the cheaper of equals.
+    Good enough: at most ``TOLERATED_LOSS`` below the dense teacher under the plain mean, which is what one would run
+    without a cascade. Where no threshold is, the best trade at ``PRICE_OF_DENSE_TEACHER``.
     """
     pool = max(_POOLS, key=lambda pool: _mean_accuracy(pool, videos))
     outcomes = [(gain, replay(Gain(min_gain=gain), pool, videos)) for gain in _GAINS]
-    dense = max(replay(DenseTeacher(), reference, videos).video_accuracy for reference in (MeanProbability(), pool))
-    wanted = min(dense - TOLERATED_LOSS, max(outcome.video_accuracy for _, outcome in outcomes))
-    affordable = [(outcome.escalated_share, -gain) for gain, outcome in outcomes if outcome.video_accuracy >= wanted]
-    return ChosenDefaults(policy=Gain(min_gain=-min(affordable)[1]), aggregation=pool)
+    wanted = replay(DenseTeacher(), MeanProbability(), videos).video_accuracy - TOLERATED_LOSS
+    good = [(outcome.escalated_share, -gain) for gain, outcome in outcomes if outcome.video_accuracy >= wanted]
+    if good:
+        return ChosenDefaults(policy=Gain(min_gain=-min(good)[1]), aggregation=pool)
+    best, _ = max(outcomes, key=lambda pair: _worth(pair[1]))
+    return ChosenDefaults(policy=Gain(min_gain=best), aggregation=pool)
 
 
 def max_probability_at_share(videos: Sequence[VideoScores], escalated_share: float) -> MaxProbability:
@@ -176,6 +180,10 @@ def area_under_roc(score_N: NDArray[np.floating], was_right_N: NDArray[np.bool_]
 
 def _mean_accuracy(pool: LogPool, videos: Sequence[VideoScores]) -> float:
     return float(np.mean([replay(Gain(min_gain=gain), pool, videos).video_accuracy for gain in _GAINS[::4]]))
+
+
+def _worth(outcome: PolicyOutcome) -> float:
+    return outcome.video_accuracy - PRICE_OF_DENSE_TEACHER * outcome.escalated_share
 
 
 def _minimise(loss: Callable[[float], float], low: float, high: float) -> float:

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from cdmodel.bundle import ModelSpec
@@ -185,7 +185,7 @@ def seed_networks(seed: int) -> None:
 def save_weights(network: nn.Module, path: Path) -> None:
     """Write the network's weights as safetensors."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(state, path)
+    path.write_bytes(save(state))
 
 
 class _Batches:
