@@ -23,8 +23,6 @@ def check_output(store: Store) -> None:
         foreign = sorted(set(store.children()) - OURS)
     except (StorageError, UsageError) as error:
         raise OutputError(store.root, f"OUT cannot be used: {error.reason}") from error
-    if is_file:
-        raise OutputError(store.root, "is a file; OUT must be a folder")
     if foreign:
         raise OutputError(store.root, f"holds something else ({foreign[0]}); name an empty or a new folder")
 
