@@ -44,12 +44,13 @@ class LogPool:
     kind: Literal["log_pool"] = "log_pool"
 
     def __post_init__(self) -> None:
-        if self.confidence_power < 0:
-            raise ValueError(f"confidence_power must not be negative, got {self.confidence_power}")
+        # Beyond these the weights of unsure clips vanish in the arithmetic, and their share is no number.
+        if not 0 <= self.confidence_power <= 20:
+            raise ValueError(f"confidence_power must lie between 0 and 20, got {self.confidence_power}")
         if not 0 <= self.independence <= 1:
             raise ValueError(f"independence must lie between 0 and 1, got {self.independence}")
-        if self.teacher_factor <= 0:
-            raise ValueError(f"teacher_factor must be above 0, got {self.teacher_factor}")
+        if not 1e-6 <= self.teacher_factor <= 1e6:
+            raise ValueError(f"teacher_factor must lie between 1e-6 and 1e6, got {self.teacher_factor}")
 
 
 Aggregation = MeanProbability | LogPool

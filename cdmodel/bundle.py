@@ -124,7 +124,8 @@ def check_builder(subject: str, builder: str, allowed_prefixes: Sequence[str]) -
     module, separator, function = builder.partition(":")
     if not (separator and module and function):
         raise BundleError(subject, f"builder {builder!r} is not of the form module:function")
-    if not any(module == prefix.rstrip(".") or module.startswith(prefix) for prefix in allowed_prefixes):
+    # Whole names only: allowing ``acme`` must not allow ``acme_evil``.
+    if not any(f"{module}.".startswith(f"{prefix.rstrip('.')}.") for prefix in allowed_prefixes):
         raise BundleError(
             subject, f"builder {builder!r} is not allowed; add its module to models.allowed_builders if you trust it"
         )

@@ -6,11 +6,13 @@ NumPy only: fitted once when a bundle is trained, applied in every run and every
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cdmodel.scores import FloatArray
+from cdmodel.setting_groups import FORBID_UNKNOWN
 
 Float64Array = NDArray[np.float64]
 
@@ -19,6 +21,7 @@ Float64Array = NDArray[np.float64]
 class PlattMap:
     """P(yes) = sigmoid(slope * logit + bias). Source: Platt 1999."""
 
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
     slope: float = 1.0
     bias: float = 0.0
 
@@ -27,6 +30,7 @@ class PlattMap:
 class Calibration:
     """Every calibration of a bundle. The defaults change nothing."""
 
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
     student_temperature: float = 1.0
     teacher_temperature: float = 1.0
     video_temperature: float = 1.0
@@ -35,7 +39,7 @@ class Calibration:
     q_student: PlattMap = PlattMap()
 
     def __post_init__(self) -> None:
-        if min(self.student_temperature, self.teacher_temperature, self.video_temperature) <= 0:
+        if not all(0 < value for value in (self.student_temperature, self.teacher_temperature, self.video_temperature)):
             raise ValueError(f"temperatures must be above 0, got {self}")
 
 

@@ -56,7 +56,7 @@ class PriceTable:
     usd_per_cpu_hour: float
 
     def __post_init__(self) -> None:
-        if self.usd_per_gpu_hour < 0 or self.usd_per_cpu_hour < 0:
+        if not (self.usd_per_gpu_hour >= 0 and self.usd_per_cpu_hour >= 0):
             raise ValueError("prices must not be negative")
 
 

@@ -60,7 +60,7 @@ class DecodeLimits:
     """Width times height; 8K is half of the default."""
 
     def __post_init__(self) -> None:
-        if self.deadline_seconds <= 0:
+        if not self.deadline_seconds > 0:
             raise ValueError(f"deadline_seconds must be above 0, got {self.deadline_seconds}")
         if self.max_frame_pixels < 1:
             raise ValueError(f"max_frame_pixels must be at least 1, got {self.max_frame_pixels}")
