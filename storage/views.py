@@ -29,6 +29,12 @@ _DERIVED_VIEWS = (
        unnest(clips, max_depth := 2) from predictions where clips is not null""",
     "create view failures as select * from predictions where error_kind is not null",
 )
+_TAIL = "'run_date=([^/]*)/model_version=([^/]*)/[^/]*$'"
+_PARTITION_COLUMNS = {
+    "run_date": f"cast(regexp_extract(filename, {_TAIL}, 1) as date) as run_date",
+    "model_version": f"regexp_extract(filename, {_TAIL}, 2) as model_version",
+}
+"""From the end of a file's name only: a folder above OUT may be called ``corpus=films`` and mean no partition of ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +102,11 @@ def _create_view(connection: duckdb.DuckDBPyConnection, view: str, uris: Sequenc
         connection.execute(f"create view {view} as select * from no_{view}")
         return
     listed = ", ".join("'" + _escape(uri) + "'" for uri in uris)
-    hive = "true, hive_types = {'run_date': DATE, 'model_version': VARCHAR}" if view == "predictions" else "false"
-    names = ", ".join(f'"{name}"' for name in schema.names)
+    derived = _PARTITION_COLUMNS if view == "predictions" else {}
+    columns = ", ".join(derived.get(name, f'"{name}"') for name in schema.names)
     connection.execute(
-        f"create view {view} as select {names} from read_parquet([{listed}], union_by_name = true, hive_partitioning = {hive})"
+        f"create view {view} as select {columns} from read_parquet([{listed}], union_by_name = true, "
+        "hive_partitioning = false, filename = true)"
     )
 
 
