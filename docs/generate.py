@@ -1,0 +1,103 @@
+"""Writes the generated parts of the documentation: the tables of columns and of settings.
+
+Usage: python docs/generate.py [--check]. With --check it writes nothing and exits 1 if a page is out of date.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import textwrap
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from types import ModuleType
+
+from cdmodel import aggregation, cost, decode, escalation, sampling, training
+from flows import config, dispatch
+from flows.config import LabelRunConfig
+from storage import corpus
+from storage.prediction_schema import describe_columns
+from tasks import plan_run
+
+DOCS = Path(__file__).parent
+GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
+    ("[corpus]", corpus, "CorpusRules"),
+    ("[models]", config, "ModelSettings"),
+    ("[sampling]", sampling, "ClipSampling"),
+    ('[escalation] kind = "dense_teacher"', escalation, "DenseTeacher"),
+    ('[escalation] kind = "dense_student"', escalation, "DenseStudent"),
+    ('[escalation] kind = "max_prob"', escalation, "MaxProbability"),
+    ('[escalation] kind = "gain"', escalation, "Gain"),
+    ('[aggregation] kind = "mean"', aggregation, "MeanProbability"),
+    ('[aggregation] kind = "log_pool"', aggregation, "LogPool"),
+    ("[decode]", decode, "DecodeLimits"),
+    ("[sharding]", plan_run, "ShardingSettings"),
+    ("[cluster]", dispatch, "ClusterSettings"),
+    ("[prices]", cost, "PriceTable"),
+    ("`cdlabel train`: its whole file", training, "TrainSettings"),
+)
+
+
+def main() -> int:
+    """Bring both pages up to date, or tell whether they are."""
+    pages = {"output-format.md": describe_columns(), "configuration.md": describe_settings()}
+    stale = [name for name, table in pages.items() if not update(DOCS / name, table, write="--check" not in sys.argv)]
+    for name in stale:
+        print(f"docs/{name} is out of date: run make docs")  # noqa: T201
+    return 1 if stale else 0
+
+
+def update(page: Path, table: str, *, write: bool) -> bool:
+    """Put the table between the page's markers; False if it differed and was not written."""
+    text = page.read_text(encoding="utf-8")
+    wanted = re.sub(
+        r"(<!-- generated -->).*?(<!-- end -->)", lambda m: f"{m[1]}\n\n{table}\n\n{m[2]}", text, flags=re.DOTALL
+    )
+    if write:
+        page.write_text(wanted, encoding="utf-8")
+        return True
+    return wanted == text
+
+
+def describe_settings() -> str:
+    """Return every setting with its default and meaning, grouped as in a file."""
+    lines = ["### Top level", "", "| setting | default | meaning |", "|---|---|---|"]
+    for name, field in LabelRunConfig.model_fields.items():
+        if field.description:
+            default = "required" if field.is_required() else f"`{field.default!r}`"
+            lines.append(f"| `{name}` | {default} | {field.description} |")
+    for title, module, class_name in GROUPS:
+        group = getattr(module, class_name)
+        assert is_dataclass(group)
+        lines += ["", f"### {title}", "", inspect.cleandoc(group.__doc__ or "").split("\n\n")[0].replace("\n", " "), ""]
+        rows = _rows(group)
+        lines += ["| setting | default | meaning |", "|---|---|---|", *rows] if rows else []
+    return "\n".join(lines)
+
+
+def _rows(group: type) -> list[str]:
+    meanings = _field_docs(group)
+    rows = []
+    for field in fields(group):
+        if field.name != "kind":
+            default = "required" if field.default is MISSING else f"`{field.default!r}`"
+            rows.append(f"| `{field.name}` | {default} | {meanings.get(field.name, '')} |")
+    return rows
+
+
+def _field_docs(group: type) -> dict[str, str]:
+    """Return the string under each field of a dataclass."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(group)))
+    body = next(node for node in tree.body if isinstance(node, ast.ClassDef)).body
+    docs = {}
+    for node, below in zip(body, body[1:], strict=False):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(below, ast.Expr):
+            if isinstance(below.value, ast.Constant) and isinstance(below.value.value, str):
+                docs[node.target.id] = " ".join(below.value.value.split())
+    return docs
+
+
+if __name__ == "__main__":
+    sys.exit(main())

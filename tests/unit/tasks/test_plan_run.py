@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cdmodel.aggregation import LogPool, MeanProbability
+from cdmodel.bundle import (
+    STUDENT_WEIGHTS,
+    TEACHER_WEIGHTS,
+    BundleManifest,
+    ModelSpec,
+    file_sha256,
+    model_version,
+    read_manifest,
+    write_manifest,
+)
+from cdmodel.calibration import Calibration
+from cdmodel.cascade import CascadeSettings
+from cdmodel.cost import ComputeCost
+from cdmodel.errors import BundleError, ConfigError, OutputError, SourceError
+from cdmodel.escalation import DenseStudent, DenseTeacher
+from cdmodel.sampling import ClipGeometry, ClipSampling
+from cdmodel.types import VideoFailure
+from storage.corpus import CorpusRules
+from storage.filesystem import open_store
+from storage.prediction_schema import RowContext
+from storage.run_store import commit_shard, iter_shards, read_header
+from tasks.finish_run import publish_and_record
+from tasks.plan_run import (
+    LabelingPlan,
+    NothingToDo,
+    RunRequest,
+    ShardingSettings,
+    open_run,
+    preview_run,
+    work_fingerprint,
+)
+from tasks.read_status import read_status
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    specs = []
+    for name in (STUDENT_WEIGHTS, TEACHER_WEIGHTS):
+        (folder / name).write_bytes(name.encode())
+        specs.append(
+            ModelSpec(
+                builder="cdmodel.student:build_student",
+                arguments={},
+                geometry=ClipGeometry(frames=4, height=16, width=16),
+                mean=(0.5, 0.5, 0.5),
+                std=(0.25, 0.25, 0.25),
+                weights_sha256=file_sha256(folder / name),
+            )
+        )
+    manifest = BundleManifest(
+        schema_version=1,
+        labels=("run", "sit"),
+        sampling=ClipSampling(),
+        student=specs[0],
+        teacher=specs[1],
+        calibration=Calibration(),
+        default_policy=DenseStudent(),
+        default_aggregation=MeanProbability(),
+        provenance={},
+        metrics={},
+    )
+    write_manifest(folder, manifest)
+    return folder
+
+
+@pytest.fixture
+def request_(tmp_path: Path, bundle: Path) -> RunRequest:
+    films = tmp_path / "films"
+    films.mkdir()
+    for number in range(5):
+        (films / f"{number}.mp4").write_bytes(b"video")
+    return RunRequest(
+        source=str(films),
+        out=str(tmp_path / "out"),
+        corpus=None,
+        corpus_rules=CorpusRules(),
+        bundle=str(bundle),
+        sampling=None,
+        policy=None,
+        aggregation=None,
+        sharding=ShardingSettings(videos_per_shard=2),
+        run_id=None,
+        relabel=False,
+        config_toml="# settings\n",
+    )
+
+
+def _planned(request: RunRequest) -> LabelingPlan:
+    plan = open_run(request)
+    assert isinstance(plan, LabelingPlan)
+    return plan
+
+
+def _nothing(request: RunRequest) -> NothingToDo:
+    plan = open_run(request)
+    assert isinstance(plan, NothingToDo)
+    return plan
+
+
+def _label_all(request: RunRequest, plan: LabelingPlan) -> None:
+    """Fail every video of a plan, which is as good as labeling it, and finish the run."""
+    store, header = open_store(request.out), plan.header
+    for shard in iter_shards(store, header.run_id):
+        context = RowContext(
+            run_id=header.run_id,
+            shard_id=shard.shard_id,
+            attempt_id="attempt-1",
+            corpus=header.corpus,
+            model_version=header.model_version,
+            run_date=header.run_date,
+            fingerprint=header.fingerprint,
+            prices=None,
+        )
+        outcomes = [
+            VideoFailure(
+                video=video,
+                error_kind="unreadable",
+                message="not a video",
+                facts=None,
+                cost=ComputeCost(),
+                device="cpu",
+                decoder="none",
+                labeled_at=header.created_at,
+            )
+            for video in shard.videos
+        ]
+        commit_shard(store, outcomes, context, header.created_at)
+    publish_and_record(request.out, header.run_id, config_json="{}", code_version="0", prices=None)
+
+
+def test_a_preview_writes_nothing(request_: RunRequest):
+    plan = preview_run(request_)
+    assert isinstance(plan, LabelingPlan)
+    assert plan.shards is not None
+    assert [len(shard.videos) for shard in plan.shards] == [2, 2, 1]
+    assert not Path(request_.out).exists()
+
+
+def test_a_plan_is_in_storage_once_the_run_is_open(request_: RunRequest, bundle: Path):
+    preview = preview_run(request_)
+    plan = _planned(request_)
+    assert isinstance(preview, LabelingPlan)
+    assert (plan.shards, plan.resumed) == (None, False)
+    store = open_store(request_.out)
+    assert tuple(iter_shards(store, plan.header.run_id)) == preview.shards
+    assert read_header(store, plan.header.run_id) == plan.header
+    header = plan.header
+    assert (header.videos, header.shards, header.bytes, header.videos_skipped) == (5, 3, 25, 0)
+    assert (header.corpus, header.source) == ("films", request_.source)
+    assert header.model_version == model_version(read_manifest(bundle))
+
+
+def test_the_bundle_decides_where_the_request_does_not(request_: RunRequest):
+    plan = _planned(request_)
+    assert plan.cascade == CascadeSettings(policy=DenseStudent(), aggregation=MeanProbability())
+    assert plan.sampling == ClipSampling()
+
+
+def test_the_same_request_again_resumes_the_unfinished_run(request_: RunRequest):
+    first, second = _planned(request_), _planned(request_)
+    assert second.resumed
+    assert second.header == first.header
+    assert second.shards is None
+
+
+def test_a_finished_run_leaves_nothing_to_do(request_: RunRequest):
+    _label_all(request_, _planned(request_))
+    assert _nothing(request_) == NothingToDo(out=request_.out, videos_skipped=5, finished_run_id=None, planned_by=())
+
+
+def test_new_and_changed_videos_are_planned_after_a_finished_run(request_: RunRequest):
+    _label_all(request_, _planned(request_))
+    (Path(request_.source) / "new.mp4").write_bytes(b"new")
+    (Path(request_.source) / "0.mp4").write_bytes(b"changed")
+    plan = _planned(request_)
+    assert (plan.header.videos, plan.header.videos_skipped) == (2, 4)
+    videos = [video for shard in iter_shards(open_store(request_.out), plan.header.run_id) for video in shard.videos]
+    assert {Path(video.uri).name for video in videos} == {"new.mp4", "0.mp4"}
+
+
+def test_videos_that_another_run_has_planned_are_left_to_it(request_: RunRequest):
+    first = _planned(replace(request_, source=f"{request_.source}/[01].mp4"))
+    second = _planned(request_)
+    assert (second.header.videos, second.header.videos_skipped) == (3, 2)
+    nothing = _nothing(replace(request_, source=f"{request_.source}/[012].mp4"))
+    assert nothing.planned_by == tuple(sorted((first.header.run_id, second.header.run_id)))
+
+
+def test_relabel_plans_what_is_done_under_a_new_name(request_: RunRequest):
+    first = _planned(request_)
+    _label_all(request_, first)
+    again = _planned(replace(request_, relabel=True))
+    assert again.header.videos == 5
+    assert again.header.run_id != first.header.run_id
+
+
+def test_other_settings_are_other_work(request_: RunRequest):
+    _label_all(request_, _planned(request_))
+    assert _planned(replace(request_, policy=DenseTeacher())).header.videos == 5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sampling": ClipSampling(clip_seconds=2.0)},
+        {"policy": DenseTeacher()},
+        {"aggregation": LogPool()},
+    ],
+)
+def test_whatever_changes_the_answers_changes_the_fingerprint(bundle: Path, change: dict[str, object]):
+    manifest = read_manifest(bundle)
+
+    def fingerprint(change: dict[str, object]) -> str:
+        parts = {"sampling": ClipSampling(), "policy": DenseStudent(), "aggregation": MeanProbability(), **change}
+        sampling = parts.pop("sampling")
+        assert isinstance(sampling, ClipSampling)
+        return work_fingerprint(manifest, sampling, CascadeSettings(**parts))  # type: ignore[arg-type]
+
+    assert fingerprint(change) != fingerprint({})
+    assert fingerprint({}) == fingerprint({})
+
+
+def test_a_run_can_be_named_and_is_found_again_by_name(request_: RunRequest):
+    named = replace(request_, run_id="mine")
+    plan = _planned(named)
+    assert plan.header.run_id == "mine"
+    assert _planned(named).resumed
+    _label_all(named, plan)
+    assert _nothing(named).finished_run_id == "mine"
+
+
+def test_a_name_taken_by_other_work_is_refused(request_: RunRequest):
+    named = replace(request_, run_id="mine")
+    _planned(named)
+    with pytest.raises(ConfigError, match="run mine was planned with other models or settings"):
+        open_run(replace(named, policy=DenseTeacher()))
+
+
+@pytest.mark.parametrize(("source", "corpus"), [("*.mp4", "films"), ("list.csv", "list"), ("", "films")])
+def test_a_corpus_is_named_after_its_source(request_: RunRequest, source: str, corpus: str):
+    (Path(request_.source) / "list.csv").write_text("uri\n0.mp4\n")
+    plan = preview_run(replace(request_, source=f"{request_.source}/{source}"))
+    assert isinstance(plan, LabelingPlan)
+    assert plan.header.corpus == corpus
+
+
+def test_what_a_user_got_wrong_is_found_before_anything_is_written(request_: RunRequest, tmp_path: Path):
+    with pytest.raises(SourceError):
+        open_run(replace(request_, source=str(tmp_path / "missing")))
+    with pytest.raises(BundleError):
+        open_run(replace(request_, bundle=str(tmp_path / "films")))
+    with pytest.raises(OutputError):
+        open_run(replace(request_, out=request_.source))
+    assert not Path(request_.out).exists()
+
+
+@pytest.mark.parametrize("wrong", [{"videos_per_shard": 0}, {"bytes_per_shard": 0}])
+def test_a_shard_holds_at_least_something(wrong: dict[str, int]):
+    with pytest.raises(ValueError, match="at least 1"):
+        ShardingSettings(**wrong)
+
+
+def test_the_status_of_an_open_and_of_a_finished_run(request_: RunRequest):
+    plan = _planned(request_)
+    before = read_status(request_.out, None)
+    assert (before.finished, before.videos_pending, before.shards, before.shards_done) == (False, 5, 3, 0)
+    _label_all(request_, plan)
+    after = read_status(request_.out, plan.header.run_id)
+    assert (after.finished, after.videos_pending, after.videos_failed, after.shards_done) == (True, 0, 5, 3)
