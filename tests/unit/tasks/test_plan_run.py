@@ -74,7 +74,7 @@ def bundle(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def request_(tmp_path: Path, bundle: Path) -> RunRequest:
+def wanted(tmp_path: Path, bundle: Path) -> RunRequest:
     films = tmp_path / "films"
     films.mkdir()
     for number in range(5):
@@ -138,75 +138,75 @@ def _label_all(request: RunRequest, plan: LabelingPlan) -> None:
     publish_and_record(request.out, header.run_id, config_json="{}", code_version="0", prices=None)
 
 
-def test_a_preview_writes_nothing(request_: RunRequest):
-    plan = preview_run(request_)
+def test_a_preview_writes_nothing(wanted: RunRequest):
+    plan = preview_run(wanted)
     assert isinstance(plan, LabelingPlan)
     assert plan.shards is not None
     assert [len(shard.videos) for shard in plan.shards] == [2, 2, 1]
-    assert not Path(request_.out).exists()
+    assert not Path(wanted.out).exists()
 
 
-def test_a_plan_is_in_storage_once_the_run_is_open(request_: RunRequest, bundle: Path):
-    preview = preview_run(request_)
-    plan = _planned(request_)
+def test_a_plan_is_in_storage_once_the_run_is_open(wanted: RunRequest, bundle: Path):
+    preview = preview_run(wanted)
+    plan = _planned(wanted)
     assert isinstance(preview, LabelingPlan)
     assert (plan.shards, plan.resumed) == (None, False)
-    store = open_store(request_.out)
+    store = open_store(wanted.out)
     assert tuple(iter_shards(store, plan.header.run_id)) == preview.shards
     assert read_header(store, plan.header.run_id) == plan.header
     header = plan.header
     assert (header.videos, header.shards, header.bytes, header.videos_skipped) == (5, 3, 25, 0)
-    assert (header.corpus, header.source) == ("films", request_.source)
+    assert (header.corpus, header.source) == ("films", wanted.source)
     assert header.model_version == model_version(read_manifest(bundle))
 
 
-def test_the_bundle_decides_where_the_request_does_not(request_: RunRequest):
-    plan = _planned(request_)
+def test_the_bundle_decides_where_the_request_does_not(wanted: RunRequest):
+    plan = _planned(wanted)
     assert plan.cascade == CascadeSettings(policy=DenseStudent(), aggregation=MeanProbability())
     assert plan.sampling == ClipSampling()
 
 
-def test_the_same_request_again_resumes_the_unfinished_run(request_: RunRequest):
-    first, second = _planned(request_), _planned(request_)
+def test_the_same_request_again_resumes_the_unfinished_run(wanted: RunRequest):
+    first, second = _planned(wanted), _planned(wanted)
     assert second.resumed
     assert second.header == first.header
     assert second.shards is None
 
 
-def test_a_finished_run_leaves_nothing_to_do(request_: RunRequest):
-    _label_all(request_, _planned(request_))
-    assert _nothing(request_) == NothingToDo(out=request_.out, videos_skipped=5, finished_run_id=None, planned_by=())
+def test_a_finished_run_leaves_nothing_to_do(wanted: RunRequest):
+    _label_all(wanted, _planned(wanted))
+    assert _nothing(wanted) == NothingToDo(out=wanted.out, videos_skipped=5, finished_run_id=None, planned_by=())
 
 
-def test_new_and_changed_videos_are_planned_after_a_finished_run(request_: RunRequest):
-    _label_all(request_, _planned(request_))
-    (Path(request_.source) / "new.mp4").write_bytes(b"new")
-    (Path(request_.source) / "0.mp4").write_bytes(b"changed")
-    plan = _planned(request_)
+def test_new_and_changed_videos_are_planned_after_a_finished_run(wanted: RunRequest):
+    _label_all(wanted, _planned(wanted))
+    (Path(wanted.source) / "new.mp4").write_bytes(b"new")
+    (Path(wanted.source) / "0.mp4").write_bytes(b"changed")
+    plan = _planned(wanted)
     assert (plan.header.videos, plan.header.videos_skipped) == (2, 4)
-    videos = [video for shard in iter_shards(open_store(request_.out), plan.header.run_id) for video in shard.videos]
+    videos = [video for shard in iter_shards(open_store(wanted.out), plan.header.run_id) for video in shard.videos]
     assert {Path(video.uri).name for video in videos} == {"new.mp4", "0.mp4"}
 
 
-def test_videos_that_another_run_has_planned_are_left_to_it(request_: RunRequest):
-    first = _planned(replace(request_, source=f"{request_.source}/[01].mp4"))
-    second = _planned(request_)
+def test_videos_that_another_run_has_planned_are_left_to_it(wanted: RunRequest):
+    first = _planned(replace(wanted, source=f"{wanted.source}/[01].mp4"))
+    second = _planned(wanted)
     assert (second.header.videos, second.header.videos_skipped) == (3, 2)
-    nothing = _nothing(replace(request_, source=f"{request_.source}/[012].mp4"))
+    nothing = _nothing(replace(wanted, source=f"{wanted.source}/[012].mp4"))
     assert nothing.planned_by == tuple(sorted((first.header.run_id, second.header.run_id)))
 
 
-def test_relabel_plans_what_is_done_under_a_new_name(request_: RunRequest):
-    first = _planned(request_)
-    _label_all(request_, first)
-    again = _planned(replace(request_, relabel=True))
+def test_relabel_plans_what_is_done_under_a_new_name(wanted: RunRequest):
+    first = _planned(wanted)
+    _label_all(wanted, first)
+    again = _planned(replace(wanted, relabel=True))
     assert again.header.videos == 5
     assert again.header.run_id != first.header.run_id
 
 
-def test_other_settings_are_other_work(request_: RunRequest):
-    _label_all(request_, _planned(request_))
-    assert _planned(replace(request_, policy=DenseTeacher())).header.videos == 5
+def test_other_settings_are_other_work(wanted: RunRequest):
+    _label_all(wanted, _planned(wanted))
+    assert _planned(replace(wanted, policy=DenseTeacher())).header.videos == 5
 
 
 @pytest.mark.parametrize(
@@ -230,8 +230,8 @@ def test_whatever_changes_the_answers_changes_the_fingerprint(bundle: Path, chan
     assert fingerprint({}) == fingerprint({})
 
 
-def test_a_run_can_be_named_and_is_found_again_by_name(request_: RunRequest):
-    named = replace(request_, run_id="mine")
+def test_a_run_can_be_named_and_is_found_again_by_name(wanted: RunRequest):
+    named = replace(wanted, run_id="mine")
     plan = _planned(named)
     assert plan.header.run_id == "mine"
     assert _planned(named).resumed
@@ -239,29 +239,29 @@ def test_a_run_can_be_named_and_is_found_again_by_name(request_: RunRequest):
     assert _nothing(named).finished_run_id == "mine"
 
 
-def test_a_name_taken_by_other_work_is_refused(request_: RunRequest):
-    named = replace(request_, run_id="mine")
+def test_a_name_taken_by_other_work_is_refused(wanted: RunRequest):
+    named = replace(wanted, run_id="mine")
     _planned(named)
     with pytest.raises(ConfigError, match="run mine was planned with other models or settings"):
         open_run(replace(named, policy=DenseTeacher()))
 
 
 @pytest.mark.parametrize(("source", "corpus"), [("*.mp4", "films"), ("list.csv", "list"), ("", "films")])
-def test_a_corpus_is_named_after_its_source(request_: RunRequest, source: str, corpus: str):
-    (Path(request_.source) / "list.csv").write_text("uri\n0.mp4\n")
-    plan = preview_run(replace(request_, source=f"{request_.source}/{source}"))
+def test_a_corpus_is_named_after_its_source(wanted: RunRequest, source: str, corpus: str):
+    (Path(wanted.source) / "list.csv").write_text("uri\n0.mp4\n")
+    plan = preview_run(replace(wanted, source=f"{wanted.source}/{source}"))
     assert isinstance(plan, LabelingPlan)
     assert plan.header.corpus == corpus
 
 
-def test_what_a_user_got_wrong_is_found_before_anything_is_written(request_: RunRequest, tmp_path: Path):
+def test_what_a_user_got_wrong_is_found_before_anything_is_written(wanted: RunRequest, tmp_path: Path):
     with pytest.raises(SourceError):
-        open_run(replace(request_, source=str(tmp_path / "missing")))
+        open_run(replace(wanted, source=str(tmp_path / "missing")))
     with pytest.raises(BundleError):
-        open_run(replace(request_, bundle=str(tmp_path / "films")))
+        open_run(replace(wanted, bundle=str(tmp_path / "films")))
     with pytest.raises(OutputError):
-        open_run(replace(request_, out=request_.source))
-    assert not Path(request_.out).exists()
+        open_run(replace(wanted, out=wanted.source))
+    assert not Path(wanted.out).exists()
 
 
 @pytest.mark.parametrize("wrong", [{"videos_per_shard": 0}, {"bytes_per_shard": 0}])
@@ -270,10 +270,10 @@ def test_a_shard_holds_at_least_something(wrong: dict[str, int]):
         ShardingSettings(**wrong)
 
 
-def test_the_status_of_an_open_and_of_a_finished_run(request_: RunRequest):
-    plan = _planned(request_)
-    before = read_status(request_.out, None)
+def test_the_status_of_an_open_and_of_a_finished_run(wanted: RunRequest):
+    plan = _planned(wanted)
+    before = read_status(wanted.out, None)
     assert (before.finished, before.videos_pending, before.shards, before.shards_done) == (False, 5, 3, 0)
-    _label_all(request_, plan)
-    after = read_status(request_.out, plan.header.run_id)
+    _label_all(wanted, plan)
+    after = read_status(wanted.out, plan.header.run_id)
     assert (after.finished, after.videos_pending, after.videos_failed, after.shards_done) == (True, 0, 5, 3)
