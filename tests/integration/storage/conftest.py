@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import botocore.session
 import pytest
 from moto.server import ThreadedMotoServer
 
+# The builders of small runs are those of the unit tests.
+sys.path.append(str(Path(__file__).parents[2] / "unit" / "storage"))
 _numbers = itertools.count()
 
 
