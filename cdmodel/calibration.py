@@ -39,7 +39,7 @@ class Calibration:
     q_student: PlattMap = PlattMap()
 
     def __post_init__(self) -> None:
-        if not all(0 < value for value in (self.student_temperature, self.teacher_temperature, self.video_temperature)):
+        if not all(value > 0 for value in (self.student_temperature, self.teacher_temperature, self.video_temperature)):
             raise ValueError(f"temperatures must be above 0, got {self}")
 
 
