@@ -10,7 +10,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from cdmodel.decode import ClipReader, DecodeLimits, DecodeSummary
 from cdmodel.encode import encode_mp4
-from cdmodel.errors import DecodeTimeout, NoVideoStream, VideoError, VideoTooLarge, VideoUnreadable
+from cdmodel.errors import DecodeTimeout, NoVideoStream, VideoError, VideoStorageError, VideoTooLarge, VideoUnreadable
 from cdmodel.sampling import ClipGeometry, ClipSampling, frame_times
 from cdmodel.testing import encode_flat_video, encode_numbered_clips, encode_sound
 from cdmodel.types import ClipSpan
@@ -104,6 +104,10 @@ def test_decoding_stops_after_the_last_wanted_clip():
 
 def test_no_clip_is_wanted_no_clip_comes():
     assert _clips(_reader(_noise(10)), wanted=()) == {}
+
+
+def test_a_clip_beyond_the_end_is_not_made_up():
+    assert list(_clips(_reader(_noise(20)), wanted={1, 50})) == [1]
 
 
 def test_batches_hold_as_many_clips_as_asked():
@@ -207,6 +211,28 @@ def test_bytes_damaged_in_the_middle_leave_the_rest():
 def test_what_is_no_video_ends_in_its_own_error(content, error):
     with pytest.raises(error, match="test:video"):
         _drain(content)
+
+
+class _FailingFile(io.BytesIO):
+    """A store that answers a few times and then no more."""
+
+    def __init__(self, content: bytes, reads: int) -> None:
+        super().__init__(content)
+        self._reads = reads
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._reads -= 1
+        if self._reads < 0:
+            raise VideoStorageError("test:video", "the store is gone")
+        return super().read(size)
+
+
+@pytest.mark.parametrize("reads", [0, 1, 2, 4])
+def test_an_error_of_the_store_is_not_taken_for_damage_of_the_video(reads):
+    content = _noise(300, size=(160, 120))
+    reader = ClipReader(_FailingFile(content, reads), "test:video", ClipSampling())
+    with pytest.raises(VideoStorageError, match="the store is gone"):
+        _clips(reader)
 
 
 def test_a_picture_beyond_the_limit_is_refused():

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from flows.receipt import savings_receipt
+from storage.run_record import RunRecord
+
+RECORD = RunRecord(
+    run_id="2026-01-01-abc",
+    flow="label",
+    status="completed",
+    started_at=datetime(2026, 1, 1, tzinfo=UTC),
+    ended_at=datetime(2026, 1, 2, tzinfo=UTC),
+    source="/videos",
+    corpus="videos",
+    model_version="m-0",
+    fingerprint="f",
+    config_json="{}",
+    code_version="0",
+    videos_planned=10,
+    videos_labeled=7,
+    videos_partial=2,
+    videos_failed=1,
+    videos_skipped=3,
+    clips_planned=200,
+    clips_student=200,
+    clips_teacher=30,
+    frames_decoded=1,
+    frames_used=1,
+    frames_corrupt=0,
+    bytes_read=2_500_000,
+    read_requests=1234,
+    student_flops=1_000_000_000,
+    teacher_flops=2_000_000_000_000,
+    dense_teacher_flops=10_000_000_000_000,
+    decode_cpu_seconds=1.25,
+    dense_decode_cpu_seconds=1.0,
+    student_seconds=2.0,
+    teacher_seconds=3.0,
+    gpu_seconds=0.0,
+    wall_seconds=7.0,
+    saved_flops_share=0.7999,
+    saved_seconds_share=0.5,
+)
+
+
+def _cells(record: RunRecord) -> dict[str, str]:
+    head, rule, *body = savings_receipt(record).splitlines()
+    assert record.run_id in head
+    assert set(rule) <= {"|", "-"}
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in body]
+    assert all(len(row) == 2 for row in cells)
+    return dict(cells)
+
+
+def test_the_receipt_tells_what_was_labeled_spent_and_saved():
+    assert _cells(RECORD) == {
+        "videos": "10: 7 labeled, 2 partial, 1 failed; 3 skipped as done before",
+        "clips": "200, of which 30 (15.0%) went to the teacher",
+        "spent": "2,001.0 GFLOPs",
+        "teacher on every clip": "10,000.0 GFLOPs",
+        "time": "decode 1.2 s, student 2.0 s, teacher 3.0 s",
+        "read": "2.5 MB in 1,234 requests",
+        "saved FLOPs": "80.0%",
+        "saved seconds": "50.0% (decoding included; estimated from the run's own pace)",
+    }
+
+
+def test_a_price_appears_where_prices_were_given():
+    assert _cells(replace(RECORD, cost_usd=0.12345))["price"] == "0.1235 USD"
+
+
+def test_what_cannot_be_measured_is_not_invented():
+    cells = _cells(replace(RECORD, saved_flops_share=None, saved_seconds_share=None))
+    assert cells["saved FLOPs"] == "not measurable"
+    assert cells["saved seconds"].startswith("not measurable")
+
+
+def test_a_run_without_a_clip_has_a_receipt_too():
+    assert "0 (0.0%)" in _cells(replace(RECORD, clips_planned=0, clips_teacher=0))["clips"]
+
+
+def test_the_lines_are_aligned_for_a_reader_of_plain_text():
+    first_bars = {line.index("|", 1) for line in savings_receipt(RECORD).splitlines()}
+    assert len(first_bars) == 1

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from cdmodel.bundle import model_version, read_manifest
+from cdmodel.cascade import CascadeSettings
+from cdmodel.cost import PriceTable
+from cdmodel.decode import DecodeLimits
+from cdmodel.errors import BundleError
+from cdmodel.escalation import DenseTeacher
+from cdmodel.sampling import ClipSampling
+from cdmodel.testing import encode_numbered_clips, write_tiny_bundle
+from cdmodel.types import Shard, VideoRef
+from storage.filesystem import open_store
+from storage.parquet import open_parquet
+from storage.run_layout import shard_name
+from storage.run_store import read_receipt
+from tasks.label_shard import LabelingSpec, label_shard
+from tasks.worker_models import WorkerModels
+
+CLIPS = 3
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    write_tiny_bundle(folder)
+    return folder
+
+
+@pytest.fixture
+def spec(tmp_path, bundle) -> LabelingSpec:
+    manifest = read_manifest(bundle)
+    version = model_version(manifest)
+    return LabelingSpec(
+        out=str(tmp_path / "out"),
+        run_id="run",
+        run_date=date(2026, 1, 2),
+        corpus="videos",
+        fingerprint="f1",
+        models=WorkerModels(bundle=str(bundle), model_version=version, allowed_builders=(), model_threads=None),
+        sampling=ClipSampling(),
+        cascade=CascadeSettings(policy=DenseTeacher(), aggregation=manifest.default_aggregation),
+        limits=DecodeLimits(),
+        prices=PriceTable(usd_per_gpu_hour=1.0, usd_per_cpu_hour=1.0),
+    )
+
+
+@pytest.fixture
+def shard(tmp_path) -> Shard:
+    contents = {"broken.mp4": b"no video" * 100, "good.mkv": encode_numbered_clips(CLIPS), "missing.mp4": None}
+    videos = []
+    for name, content in contents.items():
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+        size_bytes = None if content is None else len(content)
+        videos.append(VideoRef(video_id=name, uri=str(path), video_version="1", size_bytes=size_bytes))
+    return Shard(shard_id="s0", videos=tuple(videos))
+
+
+def _rows(spec: LabelingSpec, shard: Shard) -> dict[str, dict[str, object]]:
+    with open_parquet(open_store(spec.out), shard_name(spec.run_id, shard.shard_id)) as file:
+        return {row["video_id"]: row for row in file.read().to_pylist()}
+
+
+def test_every_video_becomes_a_row_whatever_is_wrong_with_it(spec, shard):
+    receipt = label_shard(shard, spec)
+    assert (receipt.videos_labeled, receipt.videos_partial, receipt.videos_failed) == (1, 0, 2)
+    assert (receipt.clips_planned, receipt.clips_student, receipt.clips_teacher) == (CLIPS, 0, CLIPS)
+    rows = _rows(spec, shard)
+    assert {video_id: row["error_kind"] for video_id, row in rows.items()} == {
+        "broken.mp4": "unreadable",
+        "good.mkv": None,
+        "missing.mp4": "not_found",
+    }
+    assert rows["good.mkv"]["label"] in ("left", "right", "still")
+
+
+def test_the_receipt_is_what_stands_in_the_committed_object(spec, shard):
+    receipt = label_shard(shard, spec)
+    assert read_receipt(open_store(spec.out), spec.run_id, shard.shard_id) == receipt
+    assert receipt.cost.bytes_read >= shard.videos[1].size_bytes
+    assert receipt.cost.frames_decoded == 8 * CLIPS
+    assert receipt.cost.teacher_flops == receipt.cost.dense_teacher_flops > 0
+    assert receipt.cost.wall_seconds > 0
+
+
+def test_a_second_attempt_adopts_what_the_first_one_wrote(spec, shard):
+    first, second = label_shard(shard, spec), label_shard(shard, spec)
+    assert second == first
+
+
+def test_a_limit_that_a_video_exceeds_fails_that_video_alone(spec, shard):
+    limited = replace(spec, limits=DecodeLimits(max_frame_pixels=10))
+    receipt = label_shard(shard, limited)
+    assert receipt.videos_failed == 3
+    row = _rows(limited, shard)["good.mkv"]
+    assert row["error_kind"] == "too_large"
+    assert (row["width"], row["height"]) == (64, 48)
+
+
+def test_a_worker_that_finds_another_bundle_refuses_to_label(spec, shard):
+    other = replace(spec, models=replace(spec.models, model_version="m-other"))
+    with pytest.raises(BundleError, match="m-other"):
+        label_shard(shard, other)
+    assert not Path(spec.out).exists()
