@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from cdmodel.bundle_fit import RoleClips, fit_bundle
 from cdmodel.sampling import ClipGeometry
@@ -15,6 +16,15 @@ SETTINGS = TrainSettings(
     student_geometry=ClipGeometry(frames=4, height=16, width=16),
     teacher_geometry=ClipGeometry(frames=8, height=32, width=32),
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Networks this small are slower on several threads, and far slower where other programs compete for the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def _noise(seed: int, clips_V: list[int]) -> RoleClips:

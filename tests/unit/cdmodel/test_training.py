@@ -39,6 +39,15 @@ SETTINGS = TrainSettings(
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Networks this small are slower on several threads, and far slower where other programs compete for the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def _sliding_bars(clips: int, seed: int) -> LabeledClips:
     """Return clips of a bright bar that slides down (0) or up (1)."""
     random = np.random.default_rng(seed)

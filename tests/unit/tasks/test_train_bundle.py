@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cdmodel.bundle import MANIFEST_NAME, STUDENT_WEIGHTS, TEACHER_WEIGHTS, read_manifest
 from cdmodel.encode import encode_mp4
@@ -25,6 +26,15 @@ SETTINGS = TrainSettings(
 )
 SHORT = replace(SETTINGS, teacher_steps=2, student_steps=2)
 FRAMES_PER_SECOND = 16
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Networks this small are slower on several threads, and far slower where other programs compete for the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def _ignore(progress: TrainingProgress) -> None:
