@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cdmodel.errors import OutputError, StorageError, UsageError
@@ -28,13 +29,22 @@ def check_output(store: Store) -> None:
 
 
 def check_writable(store: Store) -> bool:
-    """Try to write into OUT, and return whether create-only writes are honoured there.
+    """Find out whether OUT can be written, and return whether create-only writes are honoured there.
+
+    A bucket is tried with an object that is deleted again; a disk is asked.
 
     Raises:
         OutputError: it cannot be written.
     """
+    if store.staging is not None and not os.access(_nearest_folder(Path(store.root)), os.W_OK | os.X_OK):
+        raise OutputError(store.root, "OUT cannot be written: permission denied, or the disk is read-only")
     try:
         return probe(store)
     except (StorageError, OSError) as error:
         reason = error.reason if isinstance(error, StorageError) else error.strerror
         raise OutputError(store.root, f"OUT cannot be written: {reason}") from error
+
+
+def _nearest_folder(folder: Path) -> Path:
+    """Return the folder itself, or the nearest one above it that exists."""
+    return next(place for place in (folder, *folder.parents) if place.exists())

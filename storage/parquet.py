@@ -65,6 +65,15 @@ def open_parquet(store: Store, name: str) -> pq.ParquetFile:
         raise damaged(store, name, "not a complete Parquet object") from error
 
 
+def fetch_parquet(store: Store, name: str) -> pq.ParquetFile:
+    """Fetch a whole object by one request, for reading all of it. It must fit in memory; errors as ``open_parquet``."""
+    data = pa.py_buffer(store.read(name))
+    try:
+        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(store, name, "not a complete Parquet object") from error
+
+
 def footer(file: pq.ParquetFile) -> Mapping[str, bytes]:
     """Return the key-value metadata that this project put into a footer."""
     return {key.decode(): value for key, value in (file.schema_arrow.metadata or {}).items()}

@@ -200,7 +200,7 @@ def _failed(failure: VideoFailure) -> dict[str, Any]:
     return {
         "status": "failed",
         "error_kind": failure.error_kind,
-        "error_message": failure.message,
+        "error_message": _storable(failure.message),
         "coverage": 0.0,
         "escalated": False,
         "clips_planned": 0,
@@ -214,7 +214,7 @@ def _labeled(prediction: VideoPrediction) -> dict[str, Any]:
     return {
         "status": "labeled" if damage is None else "partial",
         "error_kind": None if damage is None else damage.error_kind,
-        "error_message": None if damage is None else damage.message,
+        "error_message": None if damage is None else _storable(damage.message),
         "coverage": prediction.coverage,
         "label_id": best.label_id,
         "label": best.label,
@@ -232,6 +232,11 @@ def _labeled(prediction: VideoPrediction) -> dict[str, Any]:
         "clips_student": prediction.clips_student,
         "clips_teacher": prediction.clips_teacher,
     }
+
+
+def _storable(text: str) -> str:
+    """Replace what is no Unicode: a driver may quote a name of any bytes, and a message must not cost a shard."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _clip(clip: ClipRecord) -> dict[str, Any]:

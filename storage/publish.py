@@ -10,6 +10,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cdmodel.errors import RunError
 from storage.filesystem import Store
+from storage.lookahead import map_ahead
 from storage.parquet import ROWS_PER_GROUP, damaged, open_parquet, open_writer
 from storage.prediction_schema import PARTITIONS, PUBLISHED_SCHEMA, REPETITIVE_TEXT
 from storage.run_layout import predictions_name, success_name
@@ -26,6 +28,8 @@ from storage.run_store import RunHeader, committed_shards, iter_shards, read_hea
 
 FILE_BYTES = 256 * 2**20
 """A published file is closed once it has reached this."""
+SHARDS_AHEAD = 8
+"""Shards fetched while the ones before are written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +114,8 @@ def _create_all(store: Store, header: RunHeader, folder: Path) -> Iterator[Publi
 def _in_row_groups(store: Store, run_id: str) -> Iterator[pa.Table]:
     """Join shards until they fill a row group."""
     waiting: list[pa.Table] = []
-    for shard in iter_shards(store, run_id):
-        waiting.append(read_shard(store, run_id, shard).drop_columns(list(PARTITIONS)).cast(PUBLISHED_SCHEMA))
+    for rows in map_ahead(partial(read_shard, store, run_id), iter_shards(store, run_id), SHARDS_AHEAD):
+        waiting.append(rows.drop_columns(list(PARTITIONS)).cast(PUBLISHED_SCHEMA))
         if sum(table.num_rows for table in waiting) >= ROWS_PER_GROUP:
             yield pa.concat_tables(waiting)
             waiting = []

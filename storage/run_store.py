@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,9 +18,11 @@ from pydantic import TypeAdapter, ValidationError
 from cdmodel.errors import RunError
 from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoRef
 from storage.filesystem import Store
-from storage.parquet import damaged, footer, open_parquet, to_bytes
+from storage.lookahead import map_ahead
+from storage.parquet import damaged, fetch_parquet, footer, open_parquet, to_bytes
 from storage.prediction_schema import REPETITIVE_TEXT, RowContext, outcomes_to_table
 from storage.run_layout import RUNS, config_name, plan_name, shard_name, shards_folder, success_name
+from storage.uri import base_name
 
 HEADER_KEY = b"cdlabel.header"
 RECEIPT_KEY = b"cdlabel.receipt"
@@ -120,12 +123,8 @@ def iter_shards(store: Store, run_id: str) -> Iterator[Shard]:
 
 def list_runs(store: Store) -> tuple[RunState, ...]:
     """Return every run that has a plan, oldest first."""
-    found = []
-    for run_id in store.children(RUNS):
-        if store.exists(plan_name(run_id)):
-            header = read_header(store, run_id)
-            found.append(RunState(header=header, finished=store.exists(success_name(run_id))))
-    return tuple(sorted(found, key=lambda run: run.header.created_at))
+    states = map_ahead(partial(_state_of, store), store.children(RUNS))
+    return tuple(sorted((run for run in states if run is not None), key=lambda run: run.header.created_at))
 
 
 def find_run(store: Store, run_id: str | None) -> RunState:
@@ -180,7 +179,7 @@ def read_receipt(store: Store, run_id: str, shard_id: str) -> ShardReceipt:
 
 def read_receipts(store: Store, run_id: str) -> tuple[ShardReceipt, ...]:
     """Return the summaries of all committed shards of a run; reads footers only."""
-    return tuple(read_receipt(store, run_id, shard_id) for shard_id in sorted(committed_shards(store, run_id)))
+    return tuple(map_ahead(partial(read_receipt, store, run_id), sorted(committed_shards(store, run_id))))
 
 
 def read_shard(store: Store, run_id: str, shard: Shard) -> pa.Table:
@@ -190,7 +189,7 @@ def read_shard(store: Store, run_id: str, shard: Shard) -> pa.Table:
         DamagedObject: the object was cut, changed, or holds other videos than planned.
     """
     name = shard_name(run_id, shard.shard_id)
-    with open_parquet(store, name) as file:
+    with fetch_parquet(store, name) as file:
         _receipt_of(store, run_id, shard.shard_id, file)
         try:
             table = file.read()
@@ -199,6 +198,14 @@ def read_shard(store: Store, run_id: str, shard: Shard) -> pa.Table:
     if table.column("video_id").to_pylist() != [video.video_id for video in shard.videos]:
         raise damaged(store, name, "it holds other videos than the plan")
     return table
+
+
+def _state_of(store: Store, run_id: str) -> RunState | None:
+    """Return the state of a run; None for a folder whose plan never came to stand."""
+    names = store.children(f"{RUNS}/{run_id}")
+    if base_name(plan_name(run_id)) not in names:
+        return None
+    return RunState(header=read_header(store, run_id), finished=base_name(success_name(run_id)) in names)
 
 
 def _receipt_of(store: Store, run_id: str, shard_id: str, shard: pq.ParquetFile) -> ShardReceipt:
