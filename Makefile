@@ -11,7 +11,9 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test,dev]"
+	# A plain path entry (compat), not an import hook: on a Dask worker the scratch folder holds a directory "storage",
+	# which would win against a hook but loses against a real package anywhere on the path.
+	$(BIN)/pip install --quiet --constraint constraints.txt --config-settings editable_mode=compat --editable ".[test,dev]"
 	touch $@
 
 demo: setup

@@ -11,6 +11,7 @@ import re
 import sys
 import textwrap
 from dataclasses import MISSING, fields, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -92,10 +93,10 @@ def _field_docs(group: type) -> dict[str, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(group)))
     body = next(node for node in tree.body if isinstance(node, ast.ClassDef)).body
     docs = {}
-    for node, below in zip(body, body[1:], strict=False):
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(below, ast.Expr):
-            if isinstance(below.value, ast.Constant) and isinstance(below.value.value, str):
-                docs[node.target.id] = " ".join(below.value.value.split())
+    for node, below in pairwise(body):
+        match node, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                docs[name] = " ".join(text.split())
     return docs
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -15,8 +16,9 @@ import pyarrow.dataset as ds
 
 from cdmodel.errors import ConfigError
 from storage.filesystem import Store, open_store
+from storage.lookahead import map_ahead
 from storage.prediction_schema import PARTITIONS, PREDICTION_SCHEMA
-from storage.publish import PublishedFile, read_success
+from storage.publish import read_success
 from storage.run_layout import PREDICTIONS, run_row_name
 from storage.run_record import RUN_SCHEMA
 from storage.run_store import RunState, list_runs
@@ -46,15 +48,22 @@ class QueryResult:
 
 
 def connect_views(store: Store) -> duckdb.DuckDBPyConnection:
-    """Return an in-memory DuckDB with the views; they exist, empty, before the first run too."""
+    """Return an in-memory DuckDB with the views; they exist, empty, before the first run too.
+
+    Raises:
+        DamagedObject: a published file is missing or cut.
+        StorageUnavailable: OUT cannot be read.
+    """
     connection = duckdb.connect(":memory:")
     connection.execute("set timezone = 'UTC'")
+    # A query that needs another extension says so, instead of fetching it from the network behind the user's back.
+    connection.execute("set autoinstall_known_extensions = false")
     if store.staging is None:
         connection.register_filesystem(store.filesystem)
     finished = [run for run in list_runs(store) if run.finished]
-    files = [store.uri_of(file.name) for run in finished for file in _files(store, run)]
-    _create_view(connection, "predictions", files, PREDICTION_SCHEMA)
-    _create_view(connection, "runs", [store.uri_of(run_row_name(run.header.run_id)) for run in finished], RUN_SCHEMA)
+    rows = [run_row_name(run.header.run_id) for run in finished]
+    _create_view(connection, store, "predictions", _published_names(store, finished), PREDICTION_SCHEMA)
+    _create_view(connection, store, "runs", rows, RUN_SCHEMA)
     for statement in _DERIVED_VIEWS:
         connection.execute(statement)
     return connection
@@ -63,12 +72,13 @@ def connect_views(store: Store) -> duckdb.DuckDBPyConnection:
 def read_predictions(out: str) -> ds.Dataset:
     """Return the published rows of all finished runs as an Arrow data set, partitions as columns."""
     store = open_store(out)
-    paths = [store.uri_of(file.name) for run in list_runs(store) if run.finished for file in _files(store, run)]
+    finished = [run for run in list_runs(store) if run.finished]
+    paths = [split_url(store.uri_of(name))[1] for name in _published_names(store, finished)]
     if not paths:
         return ds.dataset(PREDICTION_SCHEMA.empty_table())
     remote = store.staging is None
     return ds.dataset(
-        [split_url(path)[1] for path in paths],
+        paths,
         schema=PREDICTION_SCHEMA,
         format="parquet",
         partitioning=ds.partitioning(pa.schema([PREDICTION_SCHEMA.field(name) for name in PARTITIONS]), flavor="hive"),
@@ -82,26 +92,33 @@ def run_query(store: Store, sql: str) -> QueryResult:
 
     Raises:
         ConfigError: the SQL is wrong; the message is DuckDB's, on one line.
+        DamagedObject, StorageUnavailable: as ``connect_views``.
     """
     with connect_views(store) as connection:
         try:
-            answer = connection.execute(sql)
+            statements = connection.extract_statements(sql.encode("utf-8", "backslashreplace").decode())
+            if len(statements) != 1:
+                raise ConfigError("SQL", f"holds {len(statements)} statements; give one")
+            answer = connection.execute(statements[0])
             columns = tuple(column[0] for column in answer.description or ())
             return QueryResult(columns=columns, rows=tuple(answer.fetchall()))
         except duckdb.Error as error:
             raise ConfigError("SQL", " ".join(str(error).split())) from error
 
 
-def _files(store: Store, run: RunState) -> tuple[PublishedFile, ...]:
-    return read_success(store, run.header.run_id).files
+def _published_names(store: Store, finished: Sequence[RunState]) -> list[str]:
+    markers = map_ahead(partial(read_success, store), [run.header.run_id for run in finished])
+    return [file.name for marker in markers for file in marker.files]
 
 
-def _create_view(connection: duckdb.DuckDBPyConnection, view: str, uris: Sequence[str], schema: pa.Schema) -> None:
-    if not uris:
+def _create_view(
+    connection: duckdb.DuckDBPyConnection, store: Store, view: str, names: Sequence[str], schema: pa.Schema
+) -> None:
+    if not names:
         connection.register(f"no_{view}", schema.empty_table())
         connection.execute(f"create view {view} as select * from no_{view}")
         return
-    listed = ", ".join("'" + _escape(uri) + "'" for uri in uris)
+    listed = ", ".join("'" + _escape(store.uri_of(name)) + "'" for name in names)
     derived = _PARTITION_COLUMNS if view == "predictions" else {}
     columns = ", ".join(derived.get(name, f'"{name}"') for name in schema.names)
     connection.execute(

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 import s3fs
 
-from tests.e2e.conftest import CORPUS_VIDEOS, Cdlabel
 
+Cdlabel = Callable[..., subprocess.CompletedProcess[str]]
 Rows = Callable[..., list[dict[str, Any]]]
+CORPUS_VIDEOS = 24
+"""As the fixture ``corpus`` generates; beside them stands a broken one."""
 SMALL_SHARDS = ("--set", "sharding.videos_per_shard=4", "--workers", "2")
 
 
@@ -96,7 +98,9 @@ def test_a_killed_run_goes_on_without_redoing_what_is_committed(
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in shards if path.exists()}
     assert "going on with" in cdlabel("label", corpus, "--out", out, *SMALL_SHARDS).stderr
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
-    counts = rows(out, "select count(*) as n, count(distinct video_id) as ids, count(distinct run_id) as runs from predictions")
+    counts = rows(
+        out, "select count(*) as n, count(distinct video_id) as ids, count(distinct run_id) as runs from predictions"
+    )
     assert counts == [{"n": CORPUS_VIDEOS + 1, "ids": CORPUS_VIDEOS + 1, "runs": 1}]
     assert cdlabel("verify", out).stdout.strip() == "ok"
 
@@ -130,7 +134,9 @@ def test_real_videos_each_get_one_row(
     counts = rows(tmp_path / "out", "select count(*) as n, count(distinct video_id) as ids from predictions")
     assert counts == [{"n": files, "ids": files}]
     if failed:
-        kinds = rows(tmp_path / "out", "select error_kind, count(*) as n from failures where status = 'failed' group by 1")
+        kinds = rows(
+            tmp_path / "out", "select error_kind, count(*) as n from failures where status = 'failed' group by 1"
+        )
         assert {kind["error_kind"]: kind["n"] for kind in kinds} == NASTY_FAILURES
 
 

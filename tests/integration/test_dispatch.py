@@ -8,7 +8,15 @@ from collections.abc import Iterator
 import pytest
 
 from cdmodel.errors import ClusterError, RunError
-from flows.dispatch import Cluster, ClusterSettings, Completed, WorkerKilled, check_scheduler, open_cluster, run_on_workers
+from flows.dispatch import (
+    Cluster,
+    ClusterSettings,
+    Completed,
+    WorkerKilled,
+    check_scheduler,
+    open_cluster,
+    run_on_workers,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -37,7 +45,9 @@ def cluster() -> Iterator[Cluster]:
 
 def test_every_item_comes_back_once(cluster: Cluster) -> None:
     outcomes = list(run_on_workers(cluster, square, ((f"square-{n}", n) for n in range(12))))
-    assert sorted(outcome.result for outcome in outcomes if isinstance(outcome, Completed)) == [n * n for n in range(12)]
+    assert sorted(outcome.result for outcome in outcomes if isinstance(outcome, Completed)) == [
+        n * n for n in range(12)
+    ]
 
 
 def test_an_exception_of_the_work_is_raised_with_its_facts(cluster: Cluster) -> None:
