@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import s3fs
 
-
 Cdlabel = Callable[..., subprocess.CompletedProcess[str]]
 Rows = Callable[..., list[dict[str, Any]]]
 CORPUS_VIDEOS = 24
