@@ -14,9 +14,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from cdmodel.errors import ConfigError
+from cdmodel.errors import ConfigError, DamagedObject
 from storage.filesystem import Store, open_store
 from storage.lookahead import map_ahead
+from storage.parquet import open_parquet
 from storage.prediction_schema import PARTITIONS, PREDICTION_SCHEMA
 from storage.publish import read_success
 from storage.run_layout import PREDICTIONS, run_row_name
@@ -96,10 +97,10 @@ def run_query(store: Store, sql: str) -> QueryResult:
     """
     with connect_views(store) as connection:
         try:
-            statements = connection.extract_statements(sql.encode("utf-8", "backslashreplace").decode())
-            if len(statements) != 1:
-                raise ConfigError("SQL", f"holds {len(statements)} statements; give one")
-            answer = connection.execute(statements[0])
+            text = sql.encode("utf-8", "backslashreplace").decode()
+            if not connection.extract_statements(text):
+                raise ConfigError("SQL", "is empty; try: select label, count(*) from latest group by label")
+            answer = connection.execute(text)
             columns = tuple(column[0] for column in answer.description or ())
             return QueryResult(columns=columns, rows=tuple(answer.fetchall()))
         except duckdb.Error as error:
@@ -121,10 +122,13 @@ def _create_view(
     listed = ", ".join("'" + _escape(store.uri_of(name)) + "'" for name in names)
     derived = _PARTITION_COLUMNS if view == "predictions" else {}
     columns = ", ".join(derived.get(name, f'"{name}"') for name in schema.names)
-    connection.execute(
-        f"create view {view} as select {columns} from read_parquet([{listed}], union_by_name = true, "
-        "hive_partitioning = false, filename = true)"
-    )
+    files = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false, filename = true)"
+    try:
+        connection.execute(f"create view {view} as select {columns} from {files}")
+    except duckdb.Error as error:
+        for name in names:
+            open_parquet(store, name).close()
+        raise DamagedObject(store.uri_of(view), f"cannot be read as a table: {str(error).splitlines()[0]}") from error
 
 
 def _escape(uri: str) -> str:
