@@ -9,7 +9,7 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cdmodel.types import ShardReceipt
 from storage.run_store import RunHeader
@@ -24,10 +24,9 @@ class LabelingProgress:
         self._videos = header.videos
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("videos, {task.fields[escalated]} of clips to the teacher, {task.fields[failed]} failed"),
-            TimeElapsedColumn(),
+            TextColumn("videos, {task.fields[escalated]} escalated, {task.fields[failed]} failed"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
@@ -42,7 +41,7 @@ class LabelingProgress:
         )
         self._artifact_updated = time.monotonic()
         self._row = self._bar.add_task(
-            header.run_id, total=header.videos, completed=self._completed, escalated="0 %", failed=0
+            "label", total=header.videos, completed=self._completed, escalated="0%", failed=0
         )
 
     def __enter__(self) -> LabelingProgress:
