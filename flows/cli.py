@@ -34,6 +34,7 @@ DEMO_QUERIES = (
         "as share_of_dense_cost from predictions group by 1 order by 1",
     ),
 )
+INTERRUPTED = "interrupted; what is committed is kept, the same command goes on"
 EXIT_FAILED, EXIT_USAGE, EXIT_SOME_VIDEOS_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 app = typer.Typer(
@@ -72,8 +73,12 @@ def one_line_errors(command: Callable[Parameters, None]) -> Callable[Parameters,
             if kwargs.get("debug"):
                 raise
             _fail(f"{error.subject}: {error.reason}", EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
+        except Exception as error:
+            if kwargs.get("debug") or not _was_interrupted(error):
+                raise
+            _fail(INTERRUPTED, EXIT_INTERRUPTED)
         except KeyboardInterrupt:
-            _fail("interrupted; what is committed is kept, the same command goes on", EXIT_INTERRUPTED)
+            _fail(INTERRUPTED, EXIT_INTERRUPTED)
 
     return guarded
 
@@ -325,6 +330,16 @@ def _nothing(plan: NothingToDo) -> str:
     if plan.planned_by:
         return f"{text}, or are planned by an unfinished run: finish it with --run-id {plan.planned_by[0]}"
     return f"{text}; --relabel labels them again"
+
+
+def _was_interrupted(error: BaseException) -> bool:
+    """Tell whether Ctrl-C stands at the start of this error, such as a server that ended before we could report to it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _say(text: str) -> None:

@@ -15,6 +15,8 @@ DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
     "DO_NOT_TRACK": "1",
+    # Prefect's notes to its own developers, which it would print when the server ends before a run does.
+    "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
 }
 QUIET_CONSOLE = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
 
@@ -23,3 +25,6 @@ def use_embedded_prefect(console_level: str) -> None:
     """Set the defaults; ``console_level`` is the least level of Prefect's log that reaches the terminal."""
     for name, value in {**DEFAULTS, QUIET_CONSOLE: console_level}.items():
         os.environ.setdefault(name, value)
+    if "PREFECT_API_URL" not in os.environ:
+        # Ctrl-C ends the embedded server together with us; reporting to it must then fail soon.
+        os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "1")
