@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ from storage.ledger import planned_elsewhere, without_terminal_rows
 from storage.output import check_output, check_writable
 from storage.prediction_schema import SCHEMA_VERSION
 from storage.run_store import RunHeader, RunState, create_plan, list_runs
+
+logger = logging.getLogger(__name__)
 
 ASSUMED_VIDEO_BYTES = 8 * 2**20
 """Stands in for a size that nobody told."""
@@ -99,7 +102,8 @@ def open_run(request: RunRequest) -> LabelingPlan | NothingToDo:
     """
     plan = preview_run(request)
     if isinstance(plan, LabelingPlan) and plan.shards is not None:
-        check_writable(open_store(request.out))
+        if not check_writable(open_store(request.out)):
+            logger.warning("%s does not honour create-only writes, see docs/reliability.md", request.out)
         create_plan(open_store(request.out), plan.header, plan.shards, request.config_toml)
         # Whoever created the plan first, from here on the one in storage counts: same id, same content.
         return replace(plan, shards=None)

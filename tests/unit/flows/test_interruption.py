@@ -14,7 +14,7 @@ def test_an_error_that_ctrl_c_caused_counts_as_ctrl_c(capsys: pytest.CaptureFixt
         try:
             raise KeyboardInterrupt
         except KeyboardInterrupt:
-            raise ConnectionError("the server has ended too")
+            raise ConnectionError("the server has ended too")  # noqa: B904 - the implicit chain is what is tested
 
     with pytest.raises(typer.Exit) as stopped:
         command()
