@@ -140,7 +140,7 @@ def test_real_videos_each_get_one_row(
 
 
 NASTY_FAILURES = {"no_video_stream": 43, "unreadable": 25, "no_frames": 7, "decode_error": 2, "unsupported_codec": 1}
-"""As an independent probe with a plain PyAV loop finds them."""
+"""As a plain PyAV loop finds them, which cannot open one more: the 3gp whose metadata is not UTF-8."""
 
 
 def _wait_for_shards(out: Path, *, at_least: int) -> list[Path]:
