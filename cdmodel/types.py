@@ -36,7 +36,8 @@ class LabeledVideo:
     """A video of a training or evaluation data set."""
 
     video: VideoRef
-    label: str
+    labels: tuple[str, ...]
+    """What is true of it: one label, or several where the data set is multi-label; never empty."""
     group: str
     """Source recording; videos of one group never fall on both sides of a split."""
     split: Split | None

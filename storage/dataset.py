@@ -46,7 +46,7 @@ def _from_manifest(manifest: str, rules: CorpusRules) -> tuple[LabeledVideo, ...
     uris = [storable_uri(uri) for uri in rows.uris]
     videos = look_up_videos(uris, [video_id_of(uri) for uri in uris])
     return tuple(
-        LabeledVideo(video=video, label=label, group=group or video.uri, split=split)
+        LabeledVideo(video=video, labels=(label,), group=group or video.uri, split=split)
         for video, label, group, split in zip(videos, labels, rows.cells("group"), splits, strict=True)
     )
 
@@ -59,7 +59,7 @@ def _from_folders(folder: str) -> tuple[LabeledVideo, ...]:
             raise SourceError(
                 folder, f"{video.uri} lies in no class folder; use one folder per class, or a manifest with uri,label"
             )
-        labeled.append(LabeledVideo(video=video, label=label, group=video.uri, split=None))
+        labeled.append(LabeledVideo(video=video, labels=(label,), group=video.uri, split=None))
     return tuple(labeled)
 
 

@@ -125,10 +125,10 @@ def _assign_roles(dataset: str, videos: Sequence[LabeledVideo], seed: int) -> tu
 
 
 def _check_labels(dataset: str, videos: Sequence[LabeledVideo]) -> tuple[str, ...]:
-    labels = tuple(sorted({video.label for video in videos}))
+    labels = tuple(sorted({label for video in videos for label in video.labels}))
     if len(labels) < 2:
         raise SourceError(dataset, f"training needs at least two classes, found {_listed(labels) or 'none'}")
-    untaught = set(labels) - {video.label for video in videos if video.split == "train"}
+    untaught = set(labels) - {label for video in videos if video.split == "train" for label in video.labels}
     if untaught:
         raise SourceError(dataset, f"no video in train shows {_listed(untaught)}")
     return labels
@@ -142,7 +142,7 @@ def _read_roles(
     skipped: list[SkippedVideo] = []
     for done, video in enumerate(videos, start=1):
         try:
-            read[str(video.split)].append(_read_video(video, labels.index(video.label), settings))
+            read[str(video.split)].append(_read_video(video, labels.index(video.labels[0]), settings))
         except VideoError as error:
             skipped.append(SkippedVideo(uri=video.video.uri, reason=error.reason))
         on_progress(TrainingProgress(stage="read", step=done, steps=len(videos), loss=None, accuracy=None))

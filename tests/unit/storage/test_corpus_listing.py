@@ -286,7 +286,7 @@ def test_a_data_set_is_read_from_class_folders(folder: Path):
     for name in ("run/a.mp4", "sit/deep/b.mp4"):
         _write(folder / name)
     rows = read_dataset(str(folder))
-    assert {(Path(row.video.uri).name, row.label) for row in rows} == {("a.mp4", "run"), ("b.mp4", "sit")}
+    assert {(Path(row.video.uri).name, *row.labels) for row in rows} == {("a.mp4", "run"), ("b.mp4", "sit")}
     assert all(row.group == row.video.uri and row.split is None for row in rows)
 
 
@@ -295,7 +295,7 @@ def test_a_data_set_is_read_from_a_manifest_in_its_order(folder: Path):
         _write(folder / name)
     manifest = _manifest(folder, "uri,label,group,split\nb.mp4,run,g1,train\na.mp4,sit,,test\n")
     rows = read_dataset(manifest)
-    assert [(row.label, row.group, row.split) for row in rows] == [
+    assert [(*row.labels, row.group, row.split) for row in rows] == [
         ("run", "g1", "train"),
         ("sit", str(folder / "a.mp4"), "test"),
     ]
