@@ -20,7 +20,7 @@ from cdmodel.aggregation import Aggregation
 from cdmodel.cost import PriceTable
 from cdmodel.decode import DecodeLimits
 from cdmodel.errors import ConfigError
-from cdmodel.escalation import EscalationPolicy
+from cdmodel.policies import PolicyChoice
 from cdmodel.sampling import ClipSampling
 from cdmodel.setting_groups import FORBID_UNKNOWN
 from cdmodel.training import TrainSettings
@@ -65,7 +65,7 @@ class LabelRunConfig(BaseModel):
     corpus: CorpusRules = CorpusRules()
     models: ModelSettings = ModelSettings()
     sampling: ClipSampling | None = Field(default=None, description="By default the bundle's.")
-    escalation: Annotated[EscalationPolicy, Field(discriminator="kind")] | None = Field(
+    escalation: Annotated[PolicyChoice, Field(discriminator="kind")] | None = Field(
         default=None, description="Policy; by default the bundle's."
     )
     aggregation: Annotated[Aggregation, Field(discriminator="kind")] | None = Field(
