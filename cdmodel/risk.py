@@ -251,7 +251,7 @@ def _first(holds: Callable[[int], bool], low: int, high: int) -> int:
 
 def _binomial_cdf(successes: int, trials: int, probability: float) -> float:
     # Here, not above: reading a bundle needs the types of this module and must not load scipy.
-    from scipy.special import bdtr  # noqa: PLC0415
+    from scipy.special import bdtr
 
     return float(bdtr(successes, trials, probability))
 

@@ -30,8 +30,8 @@ from cdmodel.bundle import (
     write_manifest,
 )
 from cdmodel.calibration import Calibration
-from cdmodel.policies import EscalationPolicy, Gain
 from cdmodel.models import CascadeModels, StudentOutput, StudentScorer, TeacherScorer, build_network
+from cdmodel.policies import EscalationPolicy, Gain
 from cdmodel.sampling import ClipGeometry, ClipSampling
 from cdmodel.training import save_weights
 
