@@ -159,20 +159,6 @@ def max_probability_at_share(videos: Sequence[VideoScores], escalated_share: flo
     return MaxProbability(threshold=float(np.clip(np.quantile(peaks_N, escalated_share), 0, 1)))
 
 
-def area_under_roc(score_N: NDArray[np.floating], was_right_N: NDArray[np.bool_]) -> float | None:
-    """Return P(a right clip scores higher than a wrong one), ties counting half; None where one kind is missing.
-
-    Source: Mann and Whitney 1947.
-    """
-    rights = int(was_right_N.sum())
-    wrongs = len(was_right_N) - rights
-    if not rights or not wrongs:
-        return None
-    _, place_N, count = np.unique(score_N, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(count) - (count - 1) / 2
-    return float((mean_rank[place_N][was_right_N].sum() - rights * (rights + 1) / 2) / (rights * wrongs))
-
-
 def _mean_accuracy(pool: LogPool, videos: Sequence[VideoScores]) -> float:
     return float(np.mean([replay(Gain(min_gain=gain), pool, videos).video_accuracy for gain in _GAINS[::4]]))
 
