@@ -124,7 +124,7 @@ def certify(
     order all of them share one ``delta``, whether or not harm grows along it. The bound is the exact binomial one where
     a group's loss can only be 0 or 1, else betting: a choice made from the groups' sizes, never from their losses, for
     picking the smaller p-value would spend ``delta`` twice.
-    Source: Angelopoulos et al. 2021, section 2 and appendix on fixed sequence testing.
+    Source: Angelopoulos et al. 2021, fixed sequence testing.
 
     Raises:
         ValueError: epsilon or delta is not strictly between 0 and 1, or the exact binomial bound is asked for groups of
@@ -195,7 +195,7 @@ def betting_p(harm_G: tuple[float, ...], groups: int, epsilon: float, *, delta: 
     payoff_BG = bets_B[:, None] * (epsilon - np.asarray(harm_G, dtype=np.float64)) / (1 - epsilon)
     unharmed_B = (groups - len(harm_G)) * np.log1p(bets_B * epsilon / (1 - epsilon))
     log_capital_B = np.log(share_B) + np.log1p(payoff_BG).sum(axis=1) + unharmed_B
-    return float(min(1.0, np.exp(-np.logaddexp.reduce(log_capital_B))))
+    return math.exp(-max(0.0, float(np.logaddexp.reduce(log_capital_B))))
 
 
 def largest_harmful(groups: int, epsilon: float, delta: float) -> int | None:
