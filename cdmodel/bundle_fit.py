@@ -22,7 +22,6 @@ from cdmodel.calibration_fit import (
     ChosenDefaults,
     PolicyOutcome,
     VideoScores,
-    area_under_roc,
     choose_defaults,
     fit_platt,
     fit_temperature,
@@ -32,6 +31,7 @@ from cdmodel.calibration_fit import (
 )
 from cdmodel.escalation import DenseStudent, DenseTeacher
 from cdmodel.losses import teacher_targets
+from cdmodel.metrics import area_under_roc
 from cdmodel.models import build_network, count_flops
 from cdmodel.sampling import ClipGeometry
 from cdmodel.scores import StudentScores, TeacherScores

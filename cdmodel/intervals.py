@@ -32,7 +32,7 @@ def bootstrap_mean(
     ``values`` [S, V] or [V]: right or wrong, areas, or paired differences of two methods on the same videos. Each draw
     takes G of the G groups with replacement, with all of their videos under all seeds, and takes the mean over those
     videos. Seeds are averaged, not drawn: the interval is about other videos, for these trainings.
-    Source: Efron 1979; groups as units: Davison and Hinkley 1997, section 3.8.
+    Source: Efron 1979; groups as units: Davison and Hinkley 1997.
 
     Raises:
         ValueError: shapes disagree, a value is not finite, or there are fewer than two groups to draw from.

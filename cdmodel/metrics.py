@@ -72,7 +72,7 @@ def average_precision(score_N: ArrayLike, positive_N: ArrayLike) -> float | None
 def mean_average_precision(probabilities_VK: ArrayLike, truth_VK: ArrayLike) -> float | None:
     """Return the mean over labels of ``average_precision``, labels without positives left out; None if none is left.
 
-    Source: Everingham et al. 2010, section 4.2, with the step-wise sum in place of its interpolation.
+    Source: Everingham et al. 2010, with the step-wise sum in place of its interpolation.
     """
     scores_VK, truth_VK = _floats(probabilities_VK), np.asarray(truth_VK, dtype=bool)
     if scores_VK.shape != truth_VK.shape or scores_VK.ndim != 2:
@@ -128,7 +128,7 @@ def debiased_calibration_error(probability_N: ArrayLike, right_N: ArrayLike, *, 
     right a: the second term estimates what chance alone adds to the first. A root mean square is never below a mean, so
     where there is no bias to take off, this is at or above ``expected_calibration_error``. At most N / 2 bins are used,
     and a bin of one item, whose chance cannot be estimated, is left out.
-    Source: Kumar, Liang and Ma 2019, section 5; Ferro and Fricker 2012.
+    Source: Kumar, Liang and Ma 2019; Ferro and Fricker 2012.
     """
     items = np.size(probability_N)
     if items < 2:
@@ -184,7 +184,7 @@ def augrc(confidence_V: ArrayLike, right_V: ArrayLike) -> float:
     """Return the area under generalised risk against coverage, 0 to 1/2: the average risk of undetected failures.
 
     By trapezoids from coverage 0, which equals (1 - AUROC) a (1 - a) + (1 - a)^2 / 2 for accuracy a.
-    Source: Traub et al. 2024, equations 5 and 6.
+    Source: Traub et al. 2024.
     """
     curve = risk_coverage(confidence_V, right_V)
     return float(np.trapezoid(np.append(0, curve.generalised_risk_V), np.append(0, curve.coverage_V)))

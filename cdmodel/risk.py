@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import ClassVar, Literal, assert_never
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cdmodel.setting_groups import FORBID_UNKNOWN
 
@@ -104,6 +105,16 @@ class NotCertifiable:
     kind: Literal["not_certifiable"] = "not_certifiable"
 
 
+def harm_by_group(harmed_V: ArrayLike, group_V: ArrayLike) -> tuple[float, ...]:
+    """Return the share of harmed videos of every group that has one, as ``RiskPoint`` keeps it.
+
+    ``harmed`` is 1[cascade wrong and dense teacher right] of each video.
+    """
+    _, group_V, videos_G = np.unique(np.asarray(group_V), return_inverse=True, return_counts=True)
+    share_G = np.bincount(group_V, weights=np.asarray(harmed_V, dtype=np.float64)) / videos_G
+    return tuple(share_G[share_G > 0].tolist())
+
+
 def certify(
     curve: RiskCurve, epsilon: float, delta: float, *, bound: Bound | None = None
 ) -> Certificate | NotCertifiable:
@@ -113,7 +124,7 @@ def certify(
     order all of them share one ``delta``, whether or not harm grows along it. The bound is the exact binomial one where
     a group's loss can only be 0 or 1, else betting: a choice made from the groups' sizes, never from their losses, for
     picking the smaller p-value would spend ``delta`` twice.
-    Source: Angelopoulos et al. 2021, section 2 and appendix on fixed sequence testing.
+    Source: Angelopoulos et al. 2021, fixed sequence testing.
 
     Raises:
         ValueError: epsilon or delta is not strictly between 0 and 1, or the exact binomial bound is asked for groups of
@@ -184,7 +195,7 @@ def betting_p(harm_G: tuple[float, ...], groups: int, epsilon: float, *, delta: 
     payoff_BG = bets_B[:, None] * (epsilon - np.asarray(harm_G, dtype=np.float64)) / (1 - epsilon)
     unharmed_B = (groups - len(harm_G)) * np.log1p(bets_B * epsilon / (1 - epsilon))
     log_capital_B = np.log(share_B) + np.log1p(payoff_BG).sum(axis=1) + unharmed_B
-    return float(min(1.0, np.exp(-np.logaddexp.reduce(log_capital_B))))
+    return math.exp(-max(0.0, float(np.logaddexp.reduce(log_capital_B))))
 
 
 def largest_harmful(groups: int, epsilon: float, delta: float) -> int | None:

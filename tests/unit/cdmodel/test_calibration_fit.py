@@ -7,7 +7,6 @@ from cdmodel.aggregation import LogPool, MeanProbability
 from cdmodel.calibration import sigmoid, softmax, temper
 from cdmodel.calibration_fit import (
     VideoScores,
-    area_under_roc,
     choose_defaults,
     fit_platt,
     fit_temperature,
@@ -149,13 +148,6 @@ def test_the_rival_rule_is_given_the_same_share(random):
     videos = _cascade_videos(random)
     rival = replay(max_probability_at_share(videos, 0.3), MeanProbability(), videos)
     assert rival.escalated_share == pytest.approx(0.3, abs=0.01)
-
-
-def test_area_under_roc_counts_pairs_in_the_right_order_and_halves_ties():
-    scores = np.array([0.1, 0.4, 0.4, 0.8])
-    right = np.array([False, True, False, True])
-    assert area_under_roc(scores, right) == pytest.approx((1 + 0.5 + 1 + 1) / 4)
-    assert area_under_roc(scores, np.ones(4, dtype=bool)) is None
 
 
 def test_nothing_to_fit_on_is_an_error_in_one_line():
