@@ -20,6 +20,9 @@ SPLIT_SHARES: tuple[tuple[Split, float], ...] = (
 """Share of the groups in each role. Where groups are few the first roles are served first: without ``risk`` nothing can
 be certified, without the others nothing can be trained or measured."""
 
+MUST_SHOW_ALL: tuple[Split, ...] = ("train",)
+"""Roles that must show every class: one that is never shown cannot be learned; elsewhere it is only not measured."""
+
 
 def assign_roles(videos: Sequence[LabeledVideo], seed: int) -> tuple[LabeledVideo, ...]:
     """Return the videos, in their order, each with a role; roles that the data set gives stay as they are.
@@ -55,11 +58,9 @@ def split_groups(groups: Iterable[str], seed: int, roles: Collection[str] | None
 
 
 def check_classes(
-    dataset: str, videos: Sequence[LabeledVideo], complete: Collection[Split] = ("train",)
+    dataset: str, videos: Sequence[LabeledVideo], complete: Sequence[Split] = MUST_SHOW_ALL
 ) -> tuple[str, ...]:
     """Return the labels of the data set, ascending; every role of ``complete`` must show all of them.
-
-    A class that ``train`` never shows cannot be learned; one that another role lacks is only not measured there.
 
     Raises:
         SourceError: there are fewer than two labels, or a role of ``complete`` lacks one.

@@ -45,6 +45,19 @@ class LabeledVideo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A labeled data set as it was found."""
+
+    videos: tuple[LabeledVideo, ...]
+    """Never empty. In a published data set the official test part has a role, the rest has none yet."""
+    missing: tuple[str, ...] = ()
+    """Videos that the annotation names and the folder lacks, by name; left out of ``videos``."""
+    shared_sources: tuple[str, ...] = ()
+    """Source recordings that the publisher's own split has both in training and in test. Their test videos count as
+    another group, so that the official split stays what it is; what it measures is too good by as much."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
     """Videos that are processed and committed as one object."""
 
