@@ -20,7 +20,7 @@ from storage.corpus_manifest import manifest_videos
 from storage.drivers import filesystem_of, info_version, path_in_filesystem, require_bucket, translated_errors
 from storage.local_files import FoundFile, file_version, stat_or_none, walk_files
 from storage.manifest import is_manifest
-from storage.uri import absolute_uri, is_local, local_path, split_url, storable_uri, video_id_of
+from storage.uri import absolute_uri, is_local, name_below, split_url, storable_uri, video_id_of
 from storage.video_file import VideoFile, open_video
 
 __all__ = [
@@ -104,7 +104,7 @@ def videos_below(folder: str) -> dict[str, VideoRef]:
         StorageUnavailable: the folder is missing or cannot be listed.
     """
     return {
-        local_path(item.uri)[len(folder) :].lstrip("/"): _to_video(item.uri, item.version, item.size_bytes)
+        name_below(item.uri, folder): _to_video(item.uri, item.version, item.size_bytes)
         for item in _below(folder)
         if item.version is not None and not _is_sidecar(item.uri[len(folder) :])
     }

@@ -12,7 +12,7 @@ from storage.corpus import CorpusRules, list_videos
 from storage.corpus_manifest import look_up_videos
 from storage.manifest import ManifestRows, is_manifest, read_manifest_rows
 from storage.published_datasets import PublishedSource, published_source, read_published
-from storage.uri import absolute_uri, local_path, storable_uri, video_id_of
+from storage.uri import absolute_uri, name_below, storable_uri, video_id_of
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 LABEL_SEPARATOR = "|"
@@ -87,7 +87,7 @@ def _from_manifest(manifest: str, rules: CorpusRules, label_kind: LabelKind) -> 
 def _from_folders(folder: str) -> tuple[LabeledVideo, ...]:
     labeled: list[LabeledVideo] = []
     for video in list_videos(folder, CorpusRules()).videos:
-        label, separator, _ = local_path(video.uri)[len(folder) :].lstrip("/").partition("/")
+        label, separator, _ = name_below(video.uri, folder).partition("/")
         if not separator:
             raise SourceError(
                 folder, f"{video.uri} lies in no class folder; use one folder per class, or a manifest with uri,label"
