@@ -41,7 +41,7 @@ class LabeledVideo:
     group: str
     """Source recording; videos of one group never fall on both sides of a split."""
     split: Split | None
-    """None where the data set does not say: ``train`` then splits by group."""
+    """None where the data set does not say: ``cdmodel.splits.assign_roles`` then gives one by group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -180,6 +180,17 @@ def test_videos_are_looked_for_at_a_url_too(tmp_path, video):
         memory.rm("/ucf-tree", recursive=True)
 
 
+def test_annotations_are_read_from_a_url_too(tmp_path, videos, video):
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/hmdb-splits/clap_test_split1.txt", f"A_clap_{HMDB_TAIL} 1 \n".encode())
+    _put(videos, video, f"clap/A_clap_{HMDB_TAIL}")
+    try:
+        dataset = read_dataset("hmdb51:memory://hmdb-splits/#1", videos=str(videos))
+        assert [row.group for row in dataset.videos] == ["A"]
+    finally:
+        memory.rm("/hmdb-splits", recursive=True)
+
+
 def test_no_video_at_all_is_refused_with_the_folder_and_a_path(tmp_path, videos):
     refusal = _refusal(_ucf101(tmp_path), videos)
     assert refusal.subject == str(videos)
