@@ -17,6 +17,7 @@ from cdmodel.splits import assign_roles
 from cdmodel.types import Dataset
 from storage.corpus import open_video
 from storage.dataset import read_dataset
+from storage.published_datasets import KINDS
 
 HMDB_TAIL = "u_nm_np1_ba_goo_0.avi"
 
@@ -274,6 +275,11 @@ def test_a_name_that_leaves_the_folder_is_refused_with_its_row(tmp_path, videos,
 def test_an_id_that_leaves_the_folder_is_refused_too(tmp_path, videos):
     _write(tmp_path, {"a.json": '{"database": {"/../x": {"subset": "training", "annotations": [{"label": "a"}]}}}'})
     assert "a.json, video /../x" in _refusal(f"activitynet:{tmp_path}/a.json", videos).reason
+
+
+def test_every_kind_is_documented():
+    page = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    assert [kind for kind in KINDS if f"`{kind}:" not in page] == []
 
 
 def test_published_annotations_need_the_folder_of_the_videos(tmp_path):
