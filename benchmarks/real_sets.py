@@ -1,4 +1,4 @@
-"""Writes manifests of labeled real footage, from a folder of videos that has a table ``manifest.csv``.
+r"""Writes manifests of labeled real footage, from a folder of videos that has a table ``manifest.csv``.
 
 Usage: python benchmarks/real_sets.py VIDEOS OUT
 
@@ -7,12 +7,13 @@ The table has the columns path, label and group; the sets are the folders below 
 them ``backgrounds-SET.csv`` (the other sets). Their URIs are absolute, so every command that reads them needs
 ``--set 'corpus.roots=["VIDEOS"]'``:
 
-    cdlabel compose OUT/skyrim.csv --backgrounds OUT/backgrounds-skyrim.csv --out composites --distractors 0.8 \\
+    cdlabel compose OUT/skyrim.csv --backgrounds OUT/backgrounds-skyrim.csv --out composites --distractors 0.8 \
         --set 'corpus.roots=["VIDEOS"]'
 
 What is known of the recordings, and what is not:
 
-- surv_fight: the table names the recording of each clip; most recordings hold both labels. Splits by group are sound.
+- surv_fight: the table names the recording of most clips, and most recordings hold both labels; a clip whose recording
+  it does not name is a group of its own. Splits by group are as sound as that table.
 - skyrim: neither names nor hashes tell the recording; the start times of most clips say that they were cut every five
   seconds from few recordings of each class. Clips of a class that share a scene (some of their frames nearly alike) are
   made one group here. Scenes of one recording that do not look alike stay apart, so that a split by these groups still
