@@ -27,6 +27,7 @@ from cdmodel.training import TrainSettings
 from flows.dispatch import ClusterSettings
 from storage.corpus import CorpusRules
 from storage.filesystem import absolute_uri
+from tasks.compose_settings import ComposeSettings
 from tasks.plan_run import RunRequest, ShardingSettings
 
 
@@ -110,6 +111,23 @@ def load_train_settings(file: Path | None, assignments: Sequence[str]) -> TrainS
     _assign(settings, assignments)
     try:
         return TypeAdapter(TrainSettings).validate_python(settings)
+    except ValidationError as error:
+        raise explain(error) from error
+
+
+def load_compose_settings(
+    file: Path | None, assignments: Sequence[str], arguments: Mapping[str, Any]
+) -> ComposeSettings:
+    """Compose the settings of composites from a TOML file, ``--set`` and options; None means not given.
+
+    Raises:
+        ConfigError: naming the setting and what is wrong with it.
+    """
+    settings = read_toml(file)
+    _assign(settings, assignments)
+    settings |= {key: value for key, value in arguments.items() if value is not None}
+    try:
+        return TypeAdapter(ComposeSettings).validate_python(settings)
     except ValidationError as error:
         raise explain(error) from error
 

@@ -10,7 +10,15 @@ from cdmodel.aggregation import LogPool, MeanProbability
 from cdmodel.errors import ConfigError
 from cdmodel.escalation import DenseTeacher, Gain
 from cdmodel.sampling import ClipSampling
-from flows.config import load_config, load_train_settings, read_toml, to_json, to_request, to_toml
+from flows.config import (
+    load_compose_settings,
+    load_config,
+    load_train_settings,
+    read_toml,
+    to_json,
+    to_request,
+    to_toml,
+)
 
 PLACES = {"source": "/videos", "out": "/tables"}
 
@@ -221,3 +229,21 @@ def test_settings_of_training_come_from_file_and_set(tmp_path):
 def test_a_setting_of_training_that_cannot_be_is_named(assignment, key):
     with pytest.raises(ConfigError, match=key):
         load_train_settings(None, [assignment])
+
+
+def test_options_of_compose_win_over_assignments_and_those_over_the_file(tmp_path):
+    file = tmp_path / "compose.toml"
+    file.write_text('seed = 1\ndistractors = 0.1\nheight = 48\n[corpus]\nroots = ["/footage"]\n')
+    settings = load_compose_settings(file, ["seed=2", "distractors=0.2"], {"distractors": 0.3, "seed": None})
+    assert (settings.height, settings.seed, settings.distractors) == (48, 2, 0.3)
+    assert settings.corpus.roots == ("/footage",)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [("colour=1", "colour: unknown setting"), ("width=15", "even"), ("corpus.rots=[]", "corpus.rots: unknown setting")],
+)
+def test_a_bad_setting_of_compose_is_named(assignment, said):
+    with pytest.raises(ConfigError) as refused:
+        load_compose_settings(None, [assignment], {})
+    assert said in str(refused.value)
