@@ -6,11 +6,8 @@ harm, which must not have been used for anything before.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from cdmodel.aggregation import Aggregation, Judge, MeanProbability
 from cdmodel.calibration import Calibration
@@ -19,7 +16,7 @@ from cdmodel.defaults_fit import fit_defaults, gain_thresholds
 from cdmodel.labels import LabelKind
 from cdmodel.policies import Gain
 from cdmodel.replay import CachedVideo, ClipFlops, ScoredVideo, calibrate, dense_teacher, harm, replay
-from cdmodel.risk import RiskCurve, RiskPoint
+from cdmodel.risk import RiskCurve, RiskPoint, harm_by_group
 
 REFERENCE_SHARES = tuple(round(0.05 * step, 2) for step in range(21))
 """Escalated shares whose thresholds a bundle remembers, for budgets."""
@@ -82,19 +79,11 @@ def measure_risk(videos: Sequence[ScoredVideo], ladder: Sequence[float], judge: 
     points: list[RiskPoint] = []
     for gain in sorted(set(ladder)):
         run = replay(Gain(min_gain=gain), judge, videos, flops)
-        losses = _by_group(harm(run, dense).astype(np.float64), groups)
         points.append(
             RiskPoint(
                 min_gain=gain,
                 escalated_share=run.escalated_share,
-                harm_G=tuple(loss for loss in losses if loss > 0),
+                harm_G=harm_by_group(harm(run, dense), groups),
             )
         )
     return RiskCurve(groups=len(set(groups)), videos=len(videos), points=tuple(points))
-
-
-def _by_group(loss_V: np.ndarray, groups: Sequence[str]) -> list[float]:
-    losses: defaultdict[str, list[float]] = defaultdict(list)
-    for loss, group in zip(loss_V.tolist(), groups, strict=True):
-        losses[group].append(loss)
-    return [sum(group_losses) / len(group_losses) for _, group_losses in sorted(losses.items())]

@@ -47,7 +47,7 @@ def _from_manifest(manifest: str, rules: CorpusRules) -> list[Background]:
     if "label" in rows.columns:
         return [
             Background(video=labeled.video, group=labeled.group, labels=labeled.labels)
-            for labeled in read_dataset(manifest, rules)
+            for labeled in read_dataset(manifest, rules).videos
         ]
     uris = [storable_uri(uri) for uri in rows.uris]
     videos = look_up_videos(uris, [video_id_of(uri) for uri in uris])

@@ -12,12 +12,12 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cdmodel.composites import divide_groups
 from cdmodel.encode import encode_mp4
 from cdmodel.errors import OutputError, SourceError
-from cdmodel.splits import split_groups
+from cdmodel.splits import assign_roles
 from cdmodel.types import LabeledVideo, Split
 from storage.backgrounds import Background, list_backgrounds
 from storage.dataset import read_dataset
@@ -87,7 +87,7 @@ def compose_corpus(
         OutputError: ``out`` is not empty, or somebody else writes there.
         SourceError: data set or backgrounds cannot be read, hold too few groups, or not one composite could be made.
     """
-    videos = _with_roles(read_dataset(dataset, settings.corpus), settings.seed)
+    videos = assign_roles(read_dataset(dataset, settings.corpus).videos, settings.seed)
     listed = list_backgrounds(backgrounds, settings.corpus)
     kept = _without_classes(listed, videos) if settings.distractors else ()
     pools = _divide(backgrounds, kept, videos, settings)
@@ -113,13 +113,6 @@ def compose_corpus(
     bytes_written += _create(store, out, SEGMENTS_NAME, _segment_table(composites, settings))
     bytes_written += _create(store, out, LABELS_NAME, _label_table(composites))
     return _summarise(out, composites, work, bytes_written, len(listed) - len(kept) if settings.distractors else 0)
-
-
-def _with_roles(videos: Sequence[LabeledVideo], seed: int) -> tuple[LabeledVideo, ...]:
-    if any(video.split is not None for video in videos):
-        return tuple(videos)
-    roles = split_groups((video.group for video in videos), seed)
-    return tuple(replace(video, split=roles[video.group]) for video in videos)
 
 
 def _without_classes(backgrounds: Iterable[Background], videos: Sequence[LabeledVideo]) -> tuple[Background, ...]:

@@ -104,7 +104,7 @@ def test_the_table_names_every_composite_with_label_and_group_of_its_class_video
     assert sorted(row["uri"] for row in rows) == sorted(
         str(path.relative_to(composed[0])) for path in composed[0].glob("videos/*.mp4")
     )
-    assert len(read_dataset(str(composed[0] / "labels.csv"))) == CLASS_VIDEOS
+    assert len(read_dataset(str(composed[0] / "labels.csv")).videos) == CLASS_VIDEOS
 
 
 def test_the_pixels_of_every_segment_are_those_of_its_source(composed):
@@ -170,7 +170,7 @@ def test_no_recording_gives_background_to_two_splits(trimmed, others, tmp_path, 
         if segment["role"] == "background":
             splits_of_group.setdefault(group_of[segment["source"]], set()).add(split_of[segment["uri"]])
     assert {len(splits) for splits in splits_of_group.values()} == {1}
-    assert set(split_of.values()) == {"train", "conf", "cal", "test"}
+    assert set(split_of.values()) == {"train", "conf", "cal", "test", "risk"}
 
 
 def test_splits_that_the_data_set_gives_are_kept(trimmed, others, tmp_path):
@@ -207,10 +207,12 @@ def test_a_broken_background_changes_no_composite_that_did_not_want_it(trimmed, 
     copies.mkdir()
     for path in others.parent.iterdir():
         (copies / path.name).write_bytes(path.read_bytes())
-    (copies / "00.mp4").write_bytes(b"no video")
+    before = _segments_by_video(composed[0])
+    wanted = min(name for segments in before.values() for name, role in segments if role == "background")
+    (copies / wanted).write_bytes(b"no video")
     _compose(trimmed, copies / "others.csv", tmp_path / "out")
-    before, after = _segments_by_video(composed[0]), _segments_by_video(tmp_path / "out")
-    wanting = {uri for uri, segments in before.items() if ("00.mp4", "background") in segments}
+    after = _segments_by_video(tmp_path / "out")
+    wanting = {uri for uri, segments in before.items() if (wanted, "background") in segments}
     assert 0 < len(wanting) < CLASS_VIDEOS
     assert {uri for uri in before if after[uri] != before[uri]} == wanting
 
