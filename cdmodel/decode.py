@@ -11,10 +11,11 @@ T frames, C channels, H height, W width.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from io import RawIOBase
-from typing import BinaryIO, ClassVar
+from typing import BinaryIO, ClassVar, cast
 
 import av
 from av.video.frame import VideoFrame
@@ -31,7 +32,7 @@ from cdmodel.errors import (
     VideoTooLarge,
     VideoUnreadable,
 )
-from cdmodel.frame_clock import FrameClock, nominal_frame_seconds
+from cdmodel.frame_clock import FrameClock, PacketStamp, PacketTimeline, nominal_frame_seconds
 from cdmodel.sampling import ClipGeometry, ClipSampling, count_clips
 from cdmodel.setting_groups import FORBID_UNKNOWN
 from cdmodel.types import VideoFacts
@@ -90,7 +91,8 @@ class ClipReader:
         """Yield the clips in order of time, ``clips_per_batch`` at once; all of them, or those whose index is wanted.
 
         A video shorter than a clip has one clip whose last frame is repeated. Damaged packets and frames are passed
-        over and counted. Stops decoding after the last wanted clip.
+        over and counted. Stops decoding after the last wanted clip. Clips of keyframes lie where those of a full pass
+        lie; damage in the pictures between keyframes goes unseen.
 
         Raises:
             VideoError: VideoUnreadable, NoVideoStream, UnsupportedCodec, VideoTooLarge, NoFrames, DecodeError,
@@ -149,7 +151,7 @@ class ClipReader:
         last_wanted = max(wanted, default=-1) if wanted is not None else None
         assembler = ClipAssembler(geometry, self._sampling, wanted)
         try:
-            for shown in self._frames(survey):
+            for shown in self._frames(survey, keyframes_only=geometry.keyframes_only):
                 yield from assembler.push(shown)
                 if last_wanted is not None and assembler.next_index > last_wanted and not assembler.filling:
                     return
@@ -161,17 +163,46 @@ class ClipReader:
         finally:
             self._frames_used += assembler.frames_used
 
-    def _frames(self, survey: StreamSurvey) -> Iterator[ShownFrame]:
-        """Yield every good frame with the time it is shown at."""
+    def _frames(self, survey: StreamSurvey, *, keyframes_only: bool = False) -> Iterator[ShownFrame]:
+        """Yield every good frame with the time it is shown at, or every good keyframe if there is any."""
+        if keyframes_only:
+            shown = None
+            for shown in self._keyframes(survey):
+                yield shown
+            if shown is not None:
+                return
+            survey.restart()
         container = self._open_container()
         with container:
             stream = self._choose_stream(container)
-            clock = FrameClock(float(stream.time_base or 0), nominal_frame_seconds(stream))
-            for frame in self._decode(container, stream, survey):
-                start_seconds = clock.read(frame)
-                survey.frames_good += 1
-                survey.observed_seconds = start_seconds + clock.frame_seconds
-                yield ShownFrame(frame=frame, start_seconds=start_seconds)
+            clock = _start_clock(stream)
+            for packet in self._packets(container, stream, survey):
+                for frame in self._decode(packet, survey):
+                    start_seconds = clock.read(frame.pts, frame.duration)
+                    survey.frames_good += 1
+                    survey.observed_seconds = start_seconds + clock.frame_seconds
+                    yield ShownFrame(frame=frame, start_seconds=start_seconds)
+        survey.ended = True
+
+    def _keyframes(self, survey: StreamSurvey) -> Iterator[ShownFrame]:
+        """Yield every good keyframe with the time it is shown at; the frames between are counted, not decoded."""
+        container = self._open_container()
+        with container:
+            stream = self._choose_stream(container)
+            # Some decoders, such as that of VP9, know no skipping; those that do may know better than the container.
+            stream.codec_context.skip_frame = "NONKEY"
+            stream.codec_context.copy_opaque = True
+            timeline = PacketTimeline(_start_clock(stream))
+            waiting: deque[VideoFrame] = deque()
+            for packet in self._packets(container, stream, survey):
+                if packet.size:
+                    timeline.push(packet)
+                if packet.is_keyframe or not packet.size:
+                    # The last packet is empty, and empties the decoder.
+                    waiting.extend(frame for frame in self._decode(packet, survey) if frame.opaque is not None)
+                yield from _take_timed(waiting, timeline, survey)
+            timeline.finish()
+            yield from _take_timed(waiting, timeline, survey)
         survey.ended = True
 
     def _open_container(self) -> av.container.InputContainer:
@@ -206,29 +237,33 @@ class ClipReader:
         self._check_size(stream.codec_context.width, stream.codec_context.height)
         return stream
 
-    def _decode(
+    def _packets(
         self, container: av.container.InputContainer, stream: VideoStream, survey: StreamSurvey
-    ) -> Iterator[VideoFrame]:
+    ) -> Iterator[av.Packet]:
         try:
             for packet in container.demux(stream):
                 self._check_deadline()
-                try:
-                    frames: Sequence[VideoFrame] = packet.decode()
-                except av.error.DecoderNotFoundError as error:
-                    raise UnsupportedCodec(self._uri, f"no decoder for {stream.codec_context.name}") from error
-                except av.error.FFmpegError:
-                    survey.packets_damaged += 1
-                    continue
-                self._frames_decoded += len(frames)
-                for frame in frames:
-                    self._check_size(frame.width, frame.height)
-                    if frame.is_corrupt:
-                        survey.frames_corrupt += 1
-                    else:
-                        yield frame
+                yield packet
         except av.error.FFmpegError:
             # The container broke off: what came before it is good.
             survey.packets_damaged += 1
+
+    def _decode(self, packet: av.Packet, survey: StreamSurvey) -> Iterator[VideoFrame]:
+        """Yield the good frames that the decoder hands out for this packet."""
+        try:
+            frames: Sequence[VideoFrame] = packet.decode()
+        except av.error.DecoderNotFoundError as error:
+            raise UnsupportedCodec(self._uri, f"no decoder for {self._declared.codec}") from error
+        except av.error.FFmpegError:
+            survey.packets_damaged += 1
+            return
+        self._frames_decoded += len(frames)
+        for frame in frames:
+            self._check_size(frame.width, frame.height)
+            if frame.is_corrupt:
+                survey.frames_corrupt += 1
+            else:
+                yield frame
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self._limits.max_frame_pixels:
@@ -260,3 +295,14 @@ class _Stopwatch:
 
 def _is_cover(stream: VideoStream) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _start_clock(stream: VideoStream) -> FrameClock:
+    return FrameClock(float(stream.time_base or 0), nominal_frame_seconds(stream))
+
+
+def _take_timed(waiting: deque[VideoFrame], timeline: PacketTimeline, survey: StreamSurvey) -> Iterator[ShownFrame]:
+    """Bring the survey up to date, and take the frames whose time is known by now."""
+    survey.frames_good, survey.observed_seconds = timeline.frames, timeline.end_seconds
+    while waiting and (start_seconds := cast(PacketStamp, waiting[0].opaque).seconds) is not None:
+        yield ShownFrame(frame=waiting.popleft(), start_seconds=start_seconds)

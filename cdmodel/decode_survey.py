@@ -38,6 +38,12 @@ class StreamSurvey:
     observed_seconds: float = 0.0
     ended: bool = False
 
+    def restart(self) -> None:
+        """Forget everything, before the stream is read from its start again."""
+        self.frames_good = self.frames_corrupt = self.packets_damaged = 0
+        self.observed_seconds = 0.0
+        self.ended = False
+
 
 def find_damage(survey: StreamSurvey, declared_seconds: float | None) -> Damage | None:
     """Return what is broken: packets, frames, or the end, which is missing."""
