@@ -39,6 +39,10 @@ class OpenClip:
     pixels_TCHW: NDArray[np.uint8]
     filled: int = 0
 
+    def is_whole(self, end_seconds: float) -> bool:
+        """Tell whether all its frames are there and the video is known to go on to its end."""
+        return self.filled == len(self.times) and self.span.end_seconds <= end_seconds
+
 
 @dataclass(slots=True)
 class ClipAssembler:
@@ -63,7 +67,8 @@ class ClipAssembler:
 
     def finish(self, duration_seconds: float) -> Iterator[OpenClip]:
         """Yield what is left at the video's end: clips long enough to count, their last frame repeated."""
-        yield from self._fill_until(duration_seconds)
+        for clip in self._fill_until(duration_seconds):
+            yield _cut(clip, duration_seconds)
         while self.filling:
             clip = self.filling.popleft()
             if has_clip(clip.index, duration_seconds, self.sampling):
@@ -72,27 +77,33 @@ class ClipAssembler:
                 yield _cut(clip, duration_seconds)
 
     def _fill_until(self, end_seconds: float) -> Iterator[OpenClip]:
-        """Let the frame on show fill every moment before ``end_seconds``."""
-        self._open_clips(end_seconds)
-        for clip in self.filling:
-            while clip.filled < len(clip.times) and clip.times[clip.filled] < end_seconds:
-                self._put(clip)
-        while self.filling and self.filling[0].filled == len(self.filling[0].times):
-            yield self.filling.popleft()
+        """Let the frame on show fill every moment before ``end_seconds``; yield the clips that end there or earlier."""
+        opened = True
+        while opened:
+            # One by one: a keyframe may be on show for hours.
+            opened = self._open_next(end_seconds)
+            for clip in self.filling:
+                while clip.filled < len(clip.times) and clip.times[clip.filled] < end_seconds:
+                    self._put(clip)
+            while self.filling and self.filling[0].is_whole(end_seconds):
+                yield self.filling.popleft()
 
-    def _open_clips(self, end_seconds: float) -> None:
-        while (span := nominal_span(self.next_index, self.sampling)).start_seconds < end_seconds or not self.next_index:
-            if self.wanted is None or self.next_index in self.wanted:
-                size = (self.geometry.frames, 3, self.geometry.height, self.geometry.width)
-                self.filling.append(
-                    OpenClip(
-                        index=self.next_index,
-                        span=span,
-                        times=frame_times(span, self.geometry.frames),
-                        pixels_TCHW=np.empty(size, dtype=np.uint8),
-                    )
+    def _open_next(self, end_seconds: float) -> bool:
+        span = nominal_span(self.next_index, self.sampling)
+        if span.start_seconds >= end_seconds and self.next_index:
+            return False
+        if self.wanted is None or self.next_index in self.wanted:
+            size = (self.geometry.frames, 3, self.geometry.height, self.geometry.width)
+            self.filling.append(
+                OpenClip(
+                    index=self.next_index,
+                    span=span,
+                    times=frame_times(span, self.geometry.frames),
+                    pixels_TCHW=np.empty(size, dtype=np.uint8),
                 )
-            self.next_index += 1
+            )
+        self.next_index += 1
+        return True
 
     def _put(self, clip: OpenClip) -> None:
         assert self._shown is not None

@@ -72,8 +72,9 @@ class PacketTimeline:
     """Reads the clock for every packet whose picture is shown, in the order of showing.
 
     No picture is shown before it is decoded (pts >= dts, and dts ascends), so the least stamp is next once dts has reached
-    it. Left out is what a decoder would not show: what comes before the first keyframe, in either order, and what the
-    container discards.
+    it. Left out is what a decoder would not show: what arrives before the first keyframe, and what the container discards.
+    In a stream cut out of an open group of pictures a few more at its start are not shown, which only decoding tells: it
+    may then seem longer by those.
     """
 
     def __init__(self, clock: FrameClock) -> None:
@@ -81,7 +82,6 @@ class PacketTimeline:
         self._waiting: list[tuple[int, int, int | None, PacketStamp]] = []
         self._numbers = itertools.count()
         self._started = False
-        self._least_pts: int | None = None
         self._last_dts: int | None = None
         self.frames = 0
         """How many pictures have been timed."""
@@ -117,13 +117,7 @@ class PacketTimeline:
             self._time_next()
 
     def _is_shown(self, packet: Packet) -> bool:
-        if not self._started and packet.is_keyframe:
-            self._started = True
-            self._least_pts = packet.pts
-        elif self._least_pts is not None and packet.pts is not None:
-            if packet.pts < self._least_pts:
-                return False
-            self._least_pts = None
+        self._started = self._started or packet.is_keyframe
         return self._started and not packet.is_discard
 
     def _time_next(self) -> None:
