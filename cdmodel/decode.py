@@ -114,6 +114,25 @@ class ClipReader:
         if first_pass:
             self._first_pass_cpu_seconds = self._cpu_seconds
 
+    def count_clips(self) -> int:
+        """Return how many clips the video has, at least one, from a full pass that converts no frame.
+
+        For policies that run no student. Counted as cost like any other pass.
+
+        Raises:
+            VideoError: as ``read_clips``.
+        """
+        first_pass = self._survey is None
+        survey = self._begin_survey()
+        with _Stopwatch(self):
+            for _ in self._frames(survey):
+                pass
+        if not survey.frames_good:
+            raise nothing_decoded(self._uri, survey)
+        if first_pass:
+            self._first_pass_cpu_seconds = self._cpu_seconds
+        return count_clips(survey.observed_seconds, self._sampling)
+
     def summary(self) -> DecodeSummary:
         """Return what is known so far; complete after one full pass. Never raises."""
         survey = self._survey or StreamSurvey()
@@ -145,9 +164,7 @@ class ClipReader:
         )
 
     def _clips(self, geometry: ClipGeometry, wanted: frozenset[int] | None) -> Iterator[OpenClip]:
-        survey = StreamSurvey()
-        if self._survey is None:
-            self._survey = survey
+        survey = self._begin_survey()
         last_wanted = max(wanted, default=-1) if wanted is not None else None
         assembler = ClipAssembler(geometry, self._sampling, wanted)
         try:
@@ -162,6 +179,13 @@ class ClipReader:
             raise DecodeError(self._uri, f"a frame cannot be converted to RGB ({error.strerror})") from error
         finally:
             self._frames_used += assembler.frames_used
+
+    def _begin_survey(self) -> StreamSurvey:
+        """Return the survey of a new pass; that of the first pass is what the summary tells."""
+        survey = StreamSurvey()
+        if self._survey is None:
+            self._survey = survey
+        return survey
 
     def _frames(self, survey: StreamSurvey, *, keyframes_only: bool = False) -> Iterator[ShownFrame]:
         """Yield every good frame with the time it is shown at, or every good keyframe if there is any."""
