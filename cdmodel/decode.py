@@ -263,7 +263,7 @@ class ClipReader:
 
     def _packets(
         self, container: av.container.InputContainer, stream: VideoStream, survey: StreamSurvey
-    ) -> Iterator[av.Packet]:
+    ) -> Iterator[av.Packet[VideoStream]]:
         try:
             for packet in container.demux(stream):
                 self._check_deadline()
@@ -272,7 +272,7 @@ class ClipReader:
             # The container broke off: what came before it is good.
             survey.packets_damaged += 1
 
-    def _decode(self, packet: av.Packet, survey: StreamSurvey) -> Iterator[VideoFrame]:
+    def _decode(self, packet: av.Packet[VideoStream], survey: StreamSurvey) -> Iterator[VideoFrame]:
         """Yield the good frames that the decoder hands out for this packet."""
         try:
             frames: Sequence[VideoFrame] = packet.decode()

@@ -88,7 +88,7 @@ class PacketTimeline:
         self.end_seconds = 0.0
         """When the latest of them ceases to be shown."""
 
-    def push(self, packet: Packet) -> None:
+    def push(self, packet: Packet[VideoStream]) -> None:
         """Take the next packet and mark it with a ``PacketStamp``, unless its picture is not shown.
 
         The mark is the packet's ``opaque``, which decoders hand on to the frame.
@@ -116,7 +116,7 @@ class PacketTimeline:
         while self._waiting:
             self._time_next()
 
-    def _is_shown(self, packet: Packet) -> bool:
+    def _is_shown(self, packet: Packet[VideoStream]) -> bool:
         self._started = self._started or packet.is_keyframe
         return self._started and not packet.is_discard
 
