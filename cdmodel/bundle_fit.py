@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from pydantic import JsonValue
 from torch import nn
 
 from cdmodel.aggregation import Aggregation, MeanProbability
-from cdmodel.bundle import BUILTIN_BUILDERS, ModelSpec
+from cdmodel.bundle import ModelSpec
 from cdmodel.calibration import Calibration, sigmoid, softmax
 from cdmodel.calibration_fit import (
     ChosenDefaults,
@@ -30,148 +29,58 @@ from cdmodel.calibration_fit import (
     max_probability_at_share,
     replay,
 )
+from cdmodel.descent import Keeper, OnProgress, TrainingProgress
 from cdmodel.escalation import DenseStudent, DenseTeacher
-from cdmodel.losses import teacher_targets
-from cdmodel.models import build_network, count_flops
-from cdmodel.sampling import ClipGeometry
+from cdmodel.models import count_flops
+from cdmodel.network_training import TrainedNetworks, train_networks
+from cdmodel.role_clips import FitRole, RoleClips, RoleLogits
 from cdmodel.scores import StudentScores, TeacherScores
-from cdmodel.training import (
-    LabeledClips,
-    OnProgress,
-    StudentLessons,
-    TrainingProgress,
-    TrainSettings,
-    score_student,
-    score_teacher,
-    seed_networks,
-    train_student,
-    train_teacher,
-)
-
-STUDENT_BUILDER = "cdmodel.student:build_student"
-TEACHER_BUILDER = "cdmodel.teacher:build_teacher"
-FitRole = Literal["train", "conf", "cal", "test"]
-_GREY, _SPREAD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoleClips:
-    """The clips of all videos of one role, one video after another, as each model sees them."""
-
-    student_NTCHW: NDArray[np.uint8]
-    teacher_NTCHW: NDArray[np.uint8]
-    label_V: NDArray[np.int64]
-    clips_V: NDArray[np.int64]
-    """How many clips each video has; sums to N."""
-
-    def __post_init__(self) -> None:
-        clips = int(self.clips_V.sum())
-        if not len(self.student_NTCHW) == len(self.teacher_NTCHW) == clips or len(self.label_V) != len(self.clips_V):
-            raise ValueError(
-                f"{len(self.student_NTCHW)} clips for the student, {len(self.teacher_NTCHW)} for the teacher and "
-                f"{clips} counted in {len(self.clips_V)} videos with {len(self.label_V)} labels do not agree"
-            )
-
-    def clip_labels(self) -> NDArray[np.int64]:
-        """Return each clip's label [N]: its video's."""
-        return np.repeat(self.label_V, self.clips_V)
+from cdmodel.train_settings import TrainSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedBundle:
-    """A bundle before it is written; the specs do not name their weights yet."""
+    """A bundle before it is written."""
 
-    student: nn.Module
-    teacher: nn.Module
-    student_spec: ModelSpec
-    teacher_spec: ModelSpec
+    networks: TrainedNetworks
     calibration: Calibration
     defaults: ChosenDefaults
     metrics: dict[str, JsonValue]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _RoleLogits:
-    """Uncalibrated answers of both networks to the clips of one role."""
-
-    student_NK: NDArray[np.float32]
-    q_teacher_N: NDArray[np.float32]
-    q_student_N: NDArray[np.float32]
-    teacher_NK: NDArray[np.float32]
-
-
 def fit_bundle(
-    roles: Mapping[FitRole, RoleClips], labels: Sequence[str], settings: TrainSettings, on_progress: OnProgress
+    roles: Mapping[FitRole, RoleClips],
+    labels: Sequence[str],
+    settings: TrainSettings,
+    on_progress: OnProgress,
+    keeper: Keeper | None = None,
 ) -> FittedBundle:
     """Train, calibrate and measure. Takes minutes to hours; the seed decides the outcome.
 
     Raises:
+        BundleError: a network cannot be built.
         TrainingError: a role holds no clip, or a loss is no longer a number.
     """
-    seed_networks(settings.seed)
-    student_spec = _describe(STUDENT_BUILDER, settings.student_geometry)
-    teacher_spec = _describe(TEACHER_BUILDER, settings.teacher_geometry)
-    teacher = build_network(teacher_spec, len(labels), BUILTIN_BUILDERS)
-    train_teacher(teacher, teacher_spec, _for_teacher(roles["train"]), settings, on_progress)
-    teacher_logits = {role: score_teacher(teacher, teacher_spec, clips.teacher_NTCHW) for role, clips in roles.items()}
-    teacher_temperature = fit_temperature(teacher_logits["cal"], roles["cal"].clip_labels())
-    lessons = StudentLessons(
-        train=_for_student(roles["train"]),
-        teacher_logits_NK=teacher_logits["train"],
-        conf=_for_student(roles["conf"]),
-        teacher_target_N=teacher_targets(
-            settings.target, softmax(teacher_logits["conf"], teacher_temperature), roles["conf"].clip_labels()
-        ),
-    )
-    student = build_network(student_spec, len(labels), BUILTIN_BUILDERS)
-    train_student(student, student_spec, lessons, settings, on_progress)
+    trained = train_networks(roles, labels, settings, on_progress, keeper)
     on_progress(TrainingProgress(stage="calibrate", step=0, steps=1, loss=None, accuracy=None))
-    cal = _answer(student, student_spec, roles["cal"], teacher_logits["cal"])
-    calibration = _calibrate(cal, roles["cal"].clip_labels(), teacher_temperature)
+    cal, cal_label_N = trained.logits["cal"], roles["cal"].clip_labels()
+    calibration = _calibrate(cal, cal_label_N, fit_temperature(cal.teacher_NK, cal_label_N))
     cal_videos = _per_video(cal, calibration, roles["cal"])
     defaults = choose_defaults(cal_videos)
     outcome = replay(defaults.policy, defaults.aggregation, cal_videos)
     calibration = _set_video_temperature(calibration, outcome, roles["cal"].label_V)
-    test = _answer(student, student_spec, roles["test"], teacher_logits["test"])
-    flops_share = _flops(student, student_spec) / _flops(teacher, teacher_spec)
-    test_videos = _per_video(test, calibration, roles["test"])
+    flops_share = _flops(trained.student, trained.student_spec) / _flops(trained.teacher, trained.teacher_spec)
+    test_videos = _per_video(trained.logits["test"], calibration, roles["test"])
     on_progress(TrainingProgress(stage="calibrate", step=1, steps=1, loss=None, accuracy=None))
     return FittedBundle(
-        student=student,
-        teacher=teacher,
-        student_spec=student_spec,
-        teacher_spec=teacher_spec,
+        networks=trained,
         calibration=calibration,
         defaults=defaults,
         metrics=_measure(cal_videos, test_videos, defaults, flops_share),
     )
 
 
-def _describe(builder: str, geometry: ClipGeometry) -> ModelSpec:
-    return ModelSpec(builder=builder, arguments={}, geometry=geometry, mean=_GREY, std=_SPREAD, weights_sha256="")
-
-
-def _for_teacher(clips: RoleClips) -> LabeledClips:
-    return LabeledClips(pixels_NTCHW=clips.teacher_NTCHW, label_N=clips.clip_labels())
-
-
-def _for_student(clips: RoleClips) -> LabeledClips:
-    return LabeledClips(pixels_NTCHW=clips.student_NTCHW, label_N=clips.clip_labels())
-
-
-def _answer(
-    student: nn.Module, spec: ModelSpec, clips: RoleClips, teacher_logits_NK: NDArray[np.float32]
-) -> _RoleLogits:
-    output = score_student(student, spec, clips.student_NTCHW)
-    return _RoleLogits(
-        student_NK=output.logits_NK.numpy(),
-        q_teacher_N=output.q_teacher_logit_N.numpy(),
-        q_student_N=output.q_student_logit_N.numpy(),
-        teacher_NK=teacher_logits_NK,
-    )
-
-
-def _calibrate(logits: _RoleLogits, label_N: NDArray[np.int64], teacher_temperature: float) -> Calibration:
+def _calibrate(logits: RoleLogits, label_N: NDArray[np.int64], teacher_temperature: float) -> Calibration:
     """Fit everything but the video temperature. Both confidences become P(right), whatever they were taught as."""
     return Calibration(
         student_temperature=fit_temperature(logits.student_NK, label_N),
@@ -185,7 +94,7 @@ def _set_video_temperature(calibration: Calibration, outcome: PolicyOutcome, lab
     return replace(calibration, video_temperature=fit_video_temperature(outcome.probabilities_VK, label_V))
 
 
-def _per_video(logits: _RoleLogits, calibration: Calibration, clips: RoleClips) -> tuple[VideoScores, ...]:
+def _per_video(logits: RoleLogits, calibration: Calibration, clips: RoleClips) -> tuple[VideoScores, ...]:
     student_NK = softmax(logits.student_NK, calibration.student_temperature)
     teacher_NK = softmax(logits.teacher_NK, calibration.teacher_temperature)
     q_teacher_N = sigmoid(logits.q_teacher_N, calibration.q_teacher)

@@ -10,12 +10,12 @@ import inspect
 import re
 import sys
 import textwrap
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
-from cdmodel import aggregation, cost, decode, escalation, sampling, training
+from cdmodel import aggregation, cost, decode, escalation, sampling, teacher_source, train_settings
 from flows import config, dispatch
 from flows.config import LabelRunConfig
 from storage import corpus
@@ -37,7 +37,10 @@ GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
     ("[sharding]", plan_run, "ShardingSettings"),
     ("[cluster]", dispatch, "ClusterSettings"),
     ("[prices]", cost, "PriceTable"),
-    ("`cdlabel train`: its whole file", training, "TrainSettings"),
+    ("`cdlabel train`: top level", train_settings, "TrainSettings"),
+    ("`cdlabel train`: [teacher]", teacher_source, "TeacherSettings"),
+    ("`cdlabel train`: [student]", train_settings, "StudentSettings"),
+    ("`cdlabel train`: [confidence]", train_settings, "ConfidenceSettings"),
 )
 
 
@@ -83,9 +86,16 @@ def _rows(group: type) -> list[str]:
     rows = []
     for field in fields(group):
         if field.name != "kind":
-            default = "required" if field.default is MISSING else f"`{field.default!r}`"
-            rows.append(f"| `{field.name}` | {default} | {meanings.get(field.name, '')} |")
+            rows.append(f"| `{field.name}` | {_default(field)} | {meanings.get(field.name, '')} |")
     return rows
+
+
+def _default(field: Field[object]) -> str:
+    if field.default_factory is not MISSING:
+        return f"`{field.default_factory()!r}`"
+    if field.default is MISSING:
+        return "required"
+    return "see below" if is_dataclass(field.default) and hasattr(field.default, "steps") else f"`{field.default!r}`"
 
 
 def _field_docs(group: type) -> dict[str, str]:

@@ -237,6 +237,7 @@ def train(
         "labels": list(trained.labels),
         "videos_used": trained.videos_used,
         "videos_skipped": [asdict(video) for video in trained.skipped],
+        "warnings": list(trained.warnings),
         "metrics": dict(trained.metrics),
     }
     _print(facts, _lines(facts), json_output)

@@ -9,22 +9,22 @@ import pytest
 import torch
 
 from cdmodel.bundle import MANIFEST_NAME, STUDENT_WEIGHTS, TEACHER_WEIGHTS, read_manifest
+from cdmodel.descent import TrainingProgress
 from cdmodel.encode import encode_mp4
 from cdmodel.errors import BundleError, OutputError, SourceError, TrainingError
 from cdmodel.models import load_bundle
 from cdmodel.sampling import ClipGeometry
-from cdmodel.training import TrainingProgress, TrainSettings
+from cdmodel.teacher_source import TeacherSettings
+from cdmodel.train_settings import StudentSettings, TrainSettings
 from tasks.train_bundle import train_bundle
 
 SETTINGS = TrainSettings(
-    teacher_steps=30,
-    student_steps=40,
     clips_per_step=8,
     precision="float32",
-    student_geometry=ClipGeometry(frames=4, height=16, width=16),
-    teacher_geometry=ClipGeometry(frames=8, height=32, width=32),
+    teacher=TeacherSettings(geometry=ClipGeometry(frames=8, height=32, width=32), steps=30),
+    student=StudentSettings(geometry=ClipGeometry(frames=4, height=16, width=16), steps=40),
 )
-SHORT = replace(SETTINGS, teacher_steps=2, student_steps=2)
+SHORT = replace(SETTINGS, teacher=replace(SETTINGS.teacher, steps=2), student=replace(SETTINGS.student, steps=2))
 FRAMES_PER_SECOND = 16
 
 
