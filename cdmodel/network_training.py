@@ -87,7 +87,7 @@ def open_student(
     Raises:
         BundleError: the builder is not allowed, does not exist, or refuses its arguments.
     """
-    student = settings.student
+    student = settings.student.describe()
     spec = ModelSpec(
         builder=student.builder,
         arguments={**student.arguments, **(extra_arguments or {})},

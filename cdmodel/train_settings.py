@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -12,6 +11,7 @@ from cdmodel.errors import ConfigError
 from cdmodel.labels import LabelKind
 from cdmodel.sampling import ClipGeometry, ClipSampling
 from cdmodel.setting_groups import FORBID_UNKNOWN
+from cdmodel.student_sizes import StudentSize, StudentSpec, student_spec
 from cdmodel.targets import ConfidenceTarget
 from cdmodel.teacher_source import TeacherSettings
 
@@ -24,11 +24,14 @@ class StudentSettings:
     """Which network is the student, and how long it is trained."""
 
     __pydantic_config__: ClassVar = FORBID_UNKNOWN
-    builder: str = "cdmodel.student:build_student"
-    """``module:function`` of the network."""
-    arguments: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Passed to the builder."""
-    geometry: ClipGeometry = ClipGeometry(frames=8, height=24, width=24)  # noqa: RUF009 - frozen
+    size: StudentSize = "small"
+    """``small``, ``medium``, ``large`` or ``keyframe``: network, arguments and geometry together, see docs/students.md."""
+    builder: str | None = None
+    """``module:function`` of another network; by default the size's."""
+    arguments: dict[str, JsonValue] = field(default_factory=dict)
+    """For the builder, beside those of the size; with a ``builder`` of your own, all of them."""
+    geometry: ClipGeometry | None = None
+    """What it sees of a clip; by default the size's."""
     steps: int = 2000
     learning_rate: float = 0.004
     """The highest; it rises to it and falls from it again (one cycle)."""
@@ -38,6 +41,17 @@ class StudentSettings:
             raise ConfigError("student.steps", f"must be at least 2, got {self.steps}")
         if not 0 < self.learning_rate < 1:
             raise ConfigError("student.learning_rate", f"must be above 0 and below 1, got {self.learning_rate}")
+        if self.builder is not None and self.geometry is None:
+            raise ConfigError("student.geometry", "must be given with student.builder")
+
+    def describe(self) -> StudentSpec:
+        """Return the network that these settings ask for."""
+        preset = student_spec(self.size)
+        return StudentSpec(
+            builder=self.builder or preset.builder,
+            arguments={**({} if self.builder else preset.arguments), **self.arguments},
+            geometry=self.geometry or preset.geometry,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

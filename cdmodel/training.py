@@ -78,7 +78,7 @@ def train_teacher(
         batch = drawer.draw(step)
         logits_NK = network(batch.clips_NTCHW).float()
         loss = class_loss(logits_NK, batch.truth_NK, kind, settings.background_weight)
-        return Measured(loss=loss, accuracy=_hits(logits_NK, batch.truth_NK).mean())
+        return Measured(loss=loss, accuracy=hits(logits_NK, batch.truth_NK).mean())
 
     descent = Descent(
         stage="teacher" if lesson.name == "teacher" else "fold",
@@ -153,7 +153,7 @@ def train_student(
         loss = _teach_classes(logits_NK, taught, lessons, settings, recipe.distillation_share) + _teach_confidence(
             StudentOutput(*(part[count:] for part in output)), judged, lessons, settings.label_kind, recipe
         )
-        return Measured(loss=loss, accuracy=_hits(logits_NK, taught.truth_NK).mean())
+        return Measured(loss=loss, accuracy=hits(logits_NK, taught.truth_NK).mean())
 
     descent = Descent(
         stage="student",
@@ -202,6 +202,11 @@ def to_float(output: StudentOutput) -> StudentOutput:
     return StudentOutput(*(part.float() for part in output))
 
 
+def hits(logits_NK: Tensor, truth_NK: Tensor) -> Tensor:
+    """Return float [N]: 1 where the best-scored label is a true one."""
+    return truth_NK.gather(1, logits_NK.argmax(dim=1, keepdim=True)).squeeze(1).float()
+
+
 def _teach_classes(
     logits_NK: Tensor, batch: Batch, lessons: StudentLessons, settings: TrainSettings, distillation_share: float
 ) -> Tensor:
@@ -228,7 +233,7 @@ def _teach_confidence(
             loss = rank_loss(output.q_teacher_logit_N, target_N, batch.video_N)
     unseen = np.flatnonzero(lessons.unseen_N[batch.rows_N])
     if len(unseen):
-        right_N = _hits(logits_NK, batch.truth_NK)[unseen]
+        right_N = hits(logits_NK, batch.truth_NK)[unseen]
         loss = loss + SELF_CONFIDENCE_SHARE * confidence_loss(output.q_student_logit_N[unseen], right_N)
     return loss
 
@@ -253,8 +258,3 @@ def _forward_batches(
             if view is not None:
                 pixels_NTCHW = shift_clips(pixels_NTCHW, np.random.default_rng((*view, start)))
             yield normalise(pixels_NTCHW, spec, device)
-
-
-def _hits(logits_NK: Tensor, truth_NK: Tensor) -> Tensor:
-    """Return float [N]: 1 where the best-scored label is a true one."""
-    return truth_NK.gather(1, logits_NK.argmax(dim=1, keepdim=True)).squeeze(1).float()

@@ -216,8 +216,14 @@ def generate(
 @app.command()
 @one_line_errors
 def train(
-    dataset: Annotated[str, typer.Argument(help="Manifest with uri and label, or a folder with one folder per class.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(help="Manifest with uri and label, a folder with one folder per class, or KIND:ANNOTATIONS."),
+    ],
     out: Annotated[str, typer.Option("--out", help="New folder for the bundle.")],
+    videos: Annotated[
+        str | None, typer.Option("--videos", help="Where the videos of a published data set (KIND:ANNOTATIONS) lie.")
+    ] = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
     json_output: Json = False,
@@ -230,7 +236,7 @@ def train(
 
     settings = load_train_settings(config, assignments or [])
     with training_bars() as on_progress:
-        trained = train_bundle(dataset, out, settings, on_progress)
+        trained = train_bundle(dataset, out, settings, on_progress, videos=videos)
     facts = {
         "bundle": str(trained.folder),
         "model_version": trained.model_version,

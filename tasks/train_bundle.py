@@ -24,12 +24,12 @@ from cdmodel.descent import SECONDS_BETWEEN_CHECKPOINTS, Keeper, OnProgress
 from cdmodel.errors import OutputError, SourceError
 from cdmodel.network_training import check_networks
 from cdmodel.role_clips import FitRole
-from cdmodel.splits import split_groups
+from cdmodel.splits import absent_classes, assign_roles, check_classes
 from cdmodel.teacher_judgement import check_folds
 from cdmodel.teacher_source import write_teacher
 from cdmodel.train_settings import TrainSettings
 from cdmodel.training import save_weights
-from cdmodel.types import LabeledVideo
+from cdmodel.types import Dataset, LabeledVideo
 from storage.dataset import read_dataset
 from storage.work_folder import WorkFolder, hold_work_folder
 from tasks.read_clips import ClipViews, ReadRoles, SkippedVideo, read_roles
@@ -77,12 +77,21 @@ def train_bundle(
     settings: TrainSettings,
     on_progress: OnProgress,
     *,
+    videos: str | None = None,
     checkpoint_seconds: float = SECONDS_BETWEEN_CHECKPOINTS,
 ) -> TrainedBundle:
     """Train on the labeled videos of ``dataset`` and write a bundle to the new local folder ``out``.
 
     The folder appears complete or not at all. The same videos, settings and machine give the same bundle, however often
     the training was killed and started again; at most ``checkpoint_seconds`` of work are lost each time.
+
+    Args:
+        dataset: as ``storage.dataset.read_dataset`` takes it.
+        out: where the bundle goes.
+        settings: all that can be chosen.
+        on_progress: told how far it is.
+        videos: the folder or URL of the videos of a published data set.
+        checkpoint_seconds: how often the state of a training is written.
 
     Raises:
         BundleError: a network cannot be built.
@@ -91,11 +100,11 @@ def train_bundle(
         TrainingError: no video of a role can be read, or a loss is no longer a number.
     """
     folder = _check_out(out)
-    plan = _plan(dataset, settings)
+    plan = _plan(dataset, videos, settings)
     check_networks(settings, len(plan.labels))
     with hold_work_folder(folder, plan.key()) as work:
         views = ClipViews(
-            sampling=settings.sampling, student=settings.student.geometry, teacher=settings.teacher.geometry
+            sampling=settings.sampling, student=settings.student.describe().geometry, teacher=settings.teacher.geometry
         )
         read = read_roles(plan.videos, plan.labels, views, work.path / "clips", on_progress)
         keeper = Keeper(checkpoints=work, every_seconds=checkpoint_seconds)
@@ -122,49 +131,47 @@ def _check_out(out: str) -> Path:
     return folder
 
 
-def _plan(dataset: str, settings: TrainSettings) -> _Plan:
-    videos = _divide(dataset, read_dataset(dataset), settings.seed)
-    labels = _check_labels(dataset, videos["train"], [video for of_role in videos.values() for video in of_role])
-    check_folds([video.group for role in ("train", "conf") for video in videos[role]], settings)
+def _plan(dataset: str, place: str | None, settings: TrainSettings) -> _Plan:
+    found = read_dataset(dataset, videos=place, label_kind=settings.label_kind)
+    videos = assign_roles(found.videos, settings.seed)
+    labels = check_classes(dataset, videos)
+    divided = _divide(dataset, videos)
+    check_folds([video.group for role in ("train", "conf") for video in divided[role]], settings)
     return _Plan(
         dataset=dataset,
-        videos=videos,
+        videos=divided,
         labels=labels,
         settings=settings,
-        warnings=tuple(_absences(videos, labels)),
+        warnings=(*_shortcomings(found), *_absences(videos, divided)),
     )
 
 
-def _divide(dataset: str, videos: Sequence[LabeledVideo], seed: int) -> dict[FitRole, tuple[LabeledVideo, ...]]:
-    """Keep the roles the data set gives, or split its groups where it gives none."""
-    if all(video.split is None for video in videos):
-        roles = split_groups((video.group for video in videos), seed)
-        videos = [replace(video, split=roles[video.group]) for video in videos]
+def _divide(dataset: str, videos: Sequence[LabeledVideo]) -> dict[FitRole, tuple[LabeledVideo, ...]]:
     divided = {role: tuple(video for video in videos if video.split == role) for role in ROLES}
     missing = [role for role, of_role in divided.items() if not of_role and role != OPTIONAL_ROLE]
     if missing:
         groups = len({video.group for video in videos})
         raise SourceError(
-            dataset, f"no video for {_listed(missing)}: {groups} groups are there, and each role needs its own"
+            dataset, f"no video for {', '.join(missing)}: {groups} groups are there, and each role needs its own"
         )
     return {role: of_role for role, of_role in divided.items() if of_role}
 
 
-def _check_labels(dataset: str, train: Sequence[LabeledVideo], videos: Sequence[LabeledVideo]) -> tuple[str, ...]:
-    labels = tuple(sorted({label for video in videos for label in video.labels}))
-    if len(labels) < 2:
-        raise SourceError(dataset, f"training needs at least two classes, found {_listed(labels) or 'none'}")
-    untaught = set(labels) - {label for video in train for label in video.labels}
-    if untaught:
-        raise SourceError(dataset, f"no video in train shows {_listed(untaught)}")
-    return labels
+def _shortcomings(dataset: Dataset) -> Iterable[str]:
+    if dataset.missing:
+        yield f"{len(dataset.missing)} videos of the annotation are not in the folder, the first {dataset.missing[0]}"
+    if dataset.shared_sources:
+        yield (
+            f"{len(dataset.shared_sources)} source recordings are both in the published training and test parts: what is "
+            "measured is too good by as much"
+        )
 
 
-def _absences(videos: Mapping[FitRole, Sequence[LabeledVideo]], labels: Sequence[str]) -> Iterable[str]:
-    for role, of_role in videos.items():
-        absent = set(labels) - {label for video in of_role for label in video.labels}
+def _absences(videos: Sequence[LabeledVideo], roles: Iterable[FitRole]) -> Iterable[str]:
+    for role in roles:
+        absent = absent_classes(videos, role)
         if absent:
-            yield f"no video in {role} shows {_listed(absent)}: nothing is learned or measured of it there"
+            yield f"no video in {role} shows {', '.join(absent)}: of that nothing is learned or measured there"
 
 
 def _write_bundle(folder: Path, work: WorkFolder, fitted: FittedBundle, plan: _Plan, read: ReadRoles) -> BundleManifest:
@@ -210,7 +217,3 @@ def _describe_origin(fitted: FittedBundle, plan: _Plan, read: ReadRoles) -> dict
 def _to_json(settings: TrainSettings) -> JsonValue:
     facts: JsonValue = _SETTINGS.dump_python(settings, mode="json")
     return facts
-
-
-def _listed(names: Iterable[object]) -> str:
-    return ", ".join(sorted(str(name) for name in names))
