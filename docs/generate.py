@@ -10,12 +10,15 @@ import inspect
 import re
 import sys
 import textwrap
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, UnionType
+from typing import get_args
 
-from cdmodel import aggregation, cost, decode, escalation, sampling, training
+from cdmodel import aggregation, cost, decode, policies, sampling, teacher_source, train_settings
+from cdmodel.aggregation import Aggregation
+from cdmodel.policies import PolicyChoice
 from flows import config, dispatch
 from flows.config import LabelRunConfig
 from storage import corpus
@@ -23,21 +26,27 @@ from storage.prediction_schema import describe_columns
 from tasks import compose_settings, plan_run
 
 DOCS = Path(__file__).parent
+
+
+def _choices(table: str, module: ModuleType, union: UnionType) -> list[tuple[str, ModuleType, str]]:
+    """Return one group for each kind that a table of settings can be of."""
+    return [(f'[{table}] kind = "{choice.kind}"', module, choice.__name__) for choice in get_args(union)]
+
+
 GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
     ("[corpus]", corpus, "CorpusRules"),
     ("[models]", config, "ModelSettings"),
     ("[sampling]", sampling, "ClipSampling"),
-    ('[escalation] kind = "dense_teacher"', escalation, "DenseTeacher"),
-    ('[escalation] kind = "dense_student"', escalation, "DenseStudent"),
-    ('[escalation] kind = "max_prob"', escalation, "MaxProbability"),
-    ('[escalation] kind = "gain"', escalation, "Gain"),
-    ('[aggregation] kind = "mean"', aggregation, "MeanProbability"),
-    ('[aggregation] kind = "log_pool"', aggregation, "LogPool"),
+    *_choices("escalation", policies, PolicyChoice),
+    *_choices("aggregation", aggregation, Aggregation),
     ("[decode]", decode, "DecodeLimits"),
     ("[sharding]", plan_run, "ShardingSettings"),
     ("[cluster]", dispatch, "ClusterSettings"),
     ("[prices]", cost, "PriceTable"),
-    ("`cdlabel train`: its whole file", training, "TrainSettings"),
+    ("`cdlabel train`: top level", train_settings, "TrainSettings"),
+    ("`cdlabel train`: [teacher]", teacher_source, "TeacherSettings"),
+    ("`cdlabel train`: [student]", train_settings, "StudentSettings"),
+    ("`cdlabel train`: [confidence]", train_settings, "ConfidenceSettings"),
     ("`cdlabel compose`: its whole file", compose_settings, "ComposeSettings"),
 )
 
@@ -84,9 +93,16 @@ def _rows(group: type) -> list[str]:
     rows = []
     for field in fields(group):
         if field.name != "kind":
-            default = "required" if field.default is MISSING else f"`{field.default!r}`"
-            rows.append(f"| `{field.name}` | {default} | {meanings.get(field.name, '')} |")
+            rows.append(f"| `{field.name}` | {_default(field)} | {meanings.get(field.name, '')} |")
     return rows
+
+
+def _default(field: Field[object]) -> str:
+    if field.default_factory is not MISSING:
+        return f"`{field.default_factory()!r}`"
+    if field.default is MISSING:
+        return "required"
+    return "see below" if is_dataclass(field.default) and hasattr(field.default, "steps") else f"`{field.default!r}`"
 
 
 def _field_docs(group: type) -> dict[str, str]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from cdmodel.training import TrainingProgress
+from cdmodel.descent import TrainingProgress
 
 
 @contextmanager
@@ -39,6 +39,8 @@ def training_bars() -> Iterator[Callable[[TrainingProgress], None]]:
             note = ""
             if progress.loss is not None and progress.accuracy is not None:
                 note = f"loss {progress.loss:.3f}, accuracy {progress.accuracy:.1%}"
+            if progress.validation_accuracy is not None:
+                note += f", on new clips {progress.validation_accuracy:.1%}"
             bars.update(rows[progress.stage], completed=progress.step, note=note)
 
         yield show

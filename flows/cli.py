@@ -245,8 +245,14 @@ def compose(
 @app.command()
 @one_line_errors
 def train(
-    dataset: Annotated[str, typer.Argument(help="Manifest with uri and label, or a folder with one folder per class.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(help="Manifest with uri and label, a folder with one folder per class, or KIND:ANNOTATIONS."),
+    ],
     out: Annotated[str, typer.Option("--out", help="New folder for the bundle.")],
+    videos: Annotated[
+        str | None, typer.Option("--videos", help="Where the videos of a published data set (KIND:ANNOTATIONS) lie.")
+    ] = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
     json_output: Json = False,
@@ -259,13 +265,14 @@ def train(
 
     settings = load_train_settings(config, assignments or [])
     with training_bars() as on_progress:
-        trained = train_bundle(dataset, out, settings, on_progress)
+        trained = train_bundle(dataset, out, settings, on_progress, videos=videos)
     facts = {
         "bundle": str(trained.folder),
         "model_version": trained.model_version,
         "labels": list(trained.labels),
         "videos_used": trained.videos_used,
         "videos_skipped": [asdict(video) for video in trained.skipped],
+        "warnings": list(trained.warnings),
         "metrics": dict(trained.metrics),
     }
     _print(facts, _lines(facts), json_output)

@@ -23,7 +23,7 @@ from cdmodel.errors import ConfigError
 from cdmodel.policies import PolicyChoice
 from cdmodel.sampling import ClipSampling
 from cdmodel.setting_groups import FORBID_UNKNOWN
-from cdmodel.training import TrainSettings
+from cdmodel.train_settings import TrainSettings
 from flows.dispatch import ClusterSettings
 from storage.corpus import CorpusRules
 from storage.filesystem import absolute_uri

@@ -1,51 +1,42 @@
 """Train a bundle: labeled videos in; a folder with both networks, their calibration and what was measured out.
 
-The roles of the videos, disjoint by group: teacher and student learn the classes from ``train``; the teacher, who never
-saw ``conf``, is judged there, and the student learns to foretell it; temperatures, thresholds and pools are fitted on
-``cal``; ``test`` is touched once, for the metrics. All clips are held in memory.
+The roles of the videos, disjoint by group: teacher and student learn the classes from ``train``; the teacher is judged on
+clips it never saw, and the student learns to foretell that (``confidence.origin``); temperatures, thresholds and pools
+are fitted on ``cal``; ``test`` is touched once, for the metrics. Until the bundle stands, everything lies in a working
+folder beside it; the same command goes on from there.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
-import tempfile
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import JsonValue, TypeAdapter
 
-from cdmodel.bundle import (
-    STUDENT_WEIGHTS,
-    TEACHER_WEIGHTS,
-    BundleManifest,
-    file_sha256,
-    model_version,
-    write_manifest,
-)
-from cdmodel.bundle_fit import FitRole, FittedBundle, RoleClips, fit_bundle
-from cdmodel.decode import ClipReader
-from cdmodel.errors import DecodeError, OutputError, SourceError, TrainingError, VideoError
-from cdmodel.sampling import ClipGeometry
-from cdmodel.splits import assign_roles
-from cdmodel.training import OnProgress, TrainingProgress, TrainSettings, save_weights
-from cdmodel.types import LabeledVideo
-from storage.corpus import open_video
+from cdmodel.bundle import STUDENT_WEIGHTS, BundleManifest, file_sha256, model_version, write_manifest
+from cdmodel.bundle_fit import FittedBundle, fit_bundle
+from cdmodel.descent import SECONDS_BETWEEN_CHECKPOINTS, Keeper, OnProgress
+from cdmodel.errors import OutputError, SourceError
+from cdmodel.network_training import check_networks
+from cdmodel.role_clips import FitRole
+from cdmodel.splits import absent_classes, assign_roles, check_classes
+from cdmodel.teacher_judgement import check_folds
+from cdmodel.teacher_source import write_teacher
+from cdmodel.train_settings import TrainSettings
+from cdmodel.training import save_weights
+from cdmodel.types import Dataset, LabeledVideo
 from storage.dataset import read_dataset
+from storage.work_folder import WorkFolder, hold_work_folder
+from tasks.read_clips import ClipViews, ReadRoles, SkippedVideo, read_roles
 
-FIT_ROLES: tuple[FitRole, ...] = get_args(FitRole)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SkippedVideo:
-    """A video that could not be read, and was left out."""
-
-    uri: str
-    reason: str
+ROLES: tuple[FitRole, ...] = get_args(FitRole)
+OPTIONAL_ROLE: FitRole = "risk"
+_SETTINGS = TypeAdapter(TrainSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,45 +50,75 @@ class TrainedBundle:
     """As in the bundle's manifest; measured on ``test``."""
     videos_used: int
     skipped: tuple[SkippedVideo, ...]
+    warnings: tuple[str, ...]
+    """What a reader of the metrics has to know, one sentence each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _ClipsOfVideo:
-    student_NTCHW: NDArray[np.uint8]
-    teacher_NTCHW: NDArray[np.uint8]
-    label_id: int
+class _Plan:
+    """What is to be learned, before anything is decoded."""
+
+    dataset: str
+    videos: Mapping[FitRole, tuple[LabeledVideo, ...]]
+    labels: tuple[str, ...]
+    settings: TrainSettings
+    warnings: tuple[str, ...]
+
+    def key(self) -> str:
+        """Return the hash of everything that decides the outcome."""
+        videos = {role: [asdict(video) for video in of_role] for role, of_role in self.videos.items()}
+        facts = {"dataset": self.dataset, "videos": videos, "labels": self.labels, "settings": _to_json(self.settings)}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def train_bundle(dataset: str, out: str, settings: TrainSettings, on_progress: OnProgress) -> TrainedBundle:
+def train_bundle(
+    dataset: str,
+    out: str,
+    settings: TrainSettings,
+    on_progress: OnProgress,
+    *,
+    videos: str | None = None,
+    checkpoint_seconds: float = SECONDS_BETWEEN_CHECKPOINTS,
+) -> TrainedBundle:
     """Train on the labeled videos of ``dataset`` and write a bundle to the new local folder ``out``.
 
-    The folder appears complete or not at all. The same videos, settings and machine give the same bundle.
+    The folder appears complete or not at all. The same videos, settings and machine give the same bundle, however often
+    the training was killed and started again; at most ``checkpoint_seconds`` of work are lost each time.
+
+    Args:
+        dataset: as ``storage.dataset.read_dataset`` takes it.
+        out: where the bundle goes.
+        settings: all that can be chosen.
+        on_progress: told how far it is.
+        videos: the folder or URL of the videos of a published data set.
+        checkpoint_seconds: how often the state of a training is written.
 
     Raises:
-        OutputError: ``out`` exists or is not local.
-        SourceError: the data set cannot be read, has one class only, or too few groups for four roles.
+        BundleError: a network cannot be built.
+        OutputError: ``out`` exists, is not local, or is being trained, or was begun with other settings.
+        SourceError: the data set cannot be read, has one class only, or too few groups for its roles.
         TrainingError: no video of a role can be read, or a loss is no longer a number.
     """
     folder = _check_out(out)
-    videos = _assign_roles(dataset, read_dataset(dataset).videos, settings.seed)
-    labels = _check_labels(dataset, videos)
-    roles, skipped = _read_roles(videos, labels, settings, on_progress)
-    fitted = fit_bundle(roles, labels, settings, on_progress)
-    provenance: dict[str, JsonValue] = {
-        "dataset": dataset,
-        "videos": {role: len(clips.label_V) for role, clips in roles.items()},
-        "videos_skipped": len(skipped),
-        "target_origin": "heldout",
-        "settings": TypeAdapter(TrainSettings).dump_python(settings, mode="json"),
-    }
-    manifest = _write_bundle(folder, fitted, labels, settings, provenance)
+    plan = _plan(dataset, videos, settings)
+    check_networks(settings, len(plan.labels))
+    with hold_work_folder(folder, plan.key()) as work:
+        views = ClipViews(
+            sampling=settings.sampling, student=settings.student.describe().geometry, teacher=settings.teacher.geometry
+        )
+        read = read_roles(plan.videos, plan.labels, views, work.path / "clips", on_progress)
+        keeper = Keeper(checkpoints=work, every_seconds=checkpoint_seconds)
+        fitted = fit_bundle(read.roles, plan.labels, settings, on_progress, keeper)
+        manifest = _write_bundle(folder, work, fitted, plan, read)
+        work.remove()
     return TrainedBundle(
         folder=folder,
         model_version=model_version(manifest),
-        labels=labels,
+        labels=plan.labels,
         metrics=manifest.metrics,
-        videos_used=len(videos) - len(skipped),
-        skipped=skipped,
+        videos_used=sum(len(clips.videos) for clips in read.roles.values()),
+        skipped=read.skipped,
+        warnings=(*plan.warnings, *fitted.networks.warnings()),
     )
 
 
@@ -110,107 +131,93 @@ def _check_out(out: str) -> Path:
     return folder
 
 
-def _assign_roles(dataset: str, videos: Sequence[LabeledVideo], seed: int) -> tuple[LabeledVideo, ...]:
-    """Keep the roles the data set gives, or split its groups where it gives none. ``risk`` is left out."""
-    videos = assign_roles(videos, seed)
-    missing = [role for role in FIT_ROLES if not any(video.split == role for video in videos)]
-    if missing:
-        groups = len({video.group for video in videos})
-        raise SourceError(
-            dataset, f"no video for {_listed(missing)}: {groups} groups are there, and each role needs its own"
-        )
-    return tuple(video for video in videos if video.split in FIT_ROLES)
-
-
-def _check_labels(dataset: str, videos: Sequence[LabeledVideo]) -> tuple[str, ...]:
-    labels = tuple(sorted({label for video in videos for label in video.labels}))
-    if len(labels) < 2:
-        raise SourceError(dataset, f"training needs at least two classes, found {_listed(labels) or 'none'}")
-    untaught = set(labels) - {label for video in videos if video.split == "train" for label in video.labels}
-    if untaught:
-        raise SourceError(dataset, f"no video in train shows {_listed(untaught)}")
-    return labels
-
-
-def _read_roles(
-    videos: Sequence[LabeledVideo], labels: Sequence[str], settings: TrainSettings, on_progress: OnProgress
-) -> tuple[dict[FitRole, RoleClips], tuple[SkippedVideo, ...]]:
-    """Decode every video once for each model; what cannot be read is left out."""
-    read: defaultdict[str, list[_ClipsOfVideo]] = defaultdict(list)
-    skipped: list[SkippedVideo] = []
-    for done, video in enumerate(videos, start=1):
-        try:
-            read[str(video.split)].append(_read_video(video, labels.index(video.labels[0]), settings))
-        except VideoError as error:
-            skipped.append(SkippedVideo(uri=video.video.uri, reason=error.reason))
-        on_progress(TrainingProgress(stage="read", step=done, steps=len(videos), loss=None, accuracy=None))
-    for role in FIT_ROLES:
-        if not read[role]:
-            raise TrainingError(role, f"not one video of this role can be read; the last: {skipped[-1].reason}")
-    return {role: _join(read.pop(role)) for role in FIT_ROLES}, tuple(skipped)
-
-
-def _read_video(video: LabeledVideo, label_id: int, settings: TrainSettings) -> _ClipsOfVideo:
-    with open_video(video.video) as file:
-        reader = ClipReader(file, video.video.uri, settings.sampling)
-        student_NTCHW = _read_clips(reader, settings.student_geometry)
-        teacher_NTCHW = _read_clips(reader, settings.teacher_geometry)
-    if len(student_NTCHW) != len(teacher_NTCHW):
-        raise DecodeError(video.video.uri, "two passes over the video gave different clips")
-    return _ClipsOfVideo(student_NTCHW=student_NTCHW, teacher_NTCHW=teacher_NTCHW, label_id=label_id)
-
-
-def _read_clips(reader: ClipReader, geometry: ClipGeometry) -> NDArray[np.uint8]:
-    return np.concatenate([batch.pixels_NTCHW for batch in reader.read_clips(geometry)])
-
-
-def _join(videos: Sequence[_ClipsOfVideo]) -> RoleClips:
-    return RoleClips(
-        student_NTCHW=np.concatenate([video.student_NTCHW for video in videos]),
-        teacher_NTCHW=np.concatenate([video.teacher_NTCHW for video in videos]),
-        label_V=np.array([video.label_id for video in videos], dtype=np.int64),
-        clips_V=np.array([len(video.student_NTCHW) for video in videos], dtype=np.int64),
+def _plan(dataset: str, place: str | None, settings: TrainSettings) -> _Plan:
+    found = read_dataset(dataset, videos=place, label_kind=settings.label_kind)
+    videos = assign_roles(found.videos, settings.seed)
+    labels = check_classes(dataset, videos)
+    divided = _divide(dataset, videos)
+    check_folds([video.group for role in ("train", "conf") for video in divided[role]], settings)
+    return _Plan(
+        dataset=dataset,
+        videos=divided,
+        labels=labels,
+        settings=settings,
+        warnings=(*_shortcomings(found), *_absences(videos, divided)),
     )
 
 
-def _write_bundle(
-    folder: Path,
-    fitted: FittedBundle,
-    labels: tuple[str, ...],
-    settings: TrainSettings,
-    provenance: dict[str, JsonValue],
-) -> BundleManifest:
-    """Write everything beside the target first, so that the folder appears by one rename."""
+def _divide(dataset: str, videos: Sequence[LabeledVideo]) -> dict[FitRole, tuple[LabeledVideo, ...]]:
+    divided = {role: tuple(video for video in videos if video.split == role) for role in ROLES}
+    missing = [role for role, of_role in divided.items() if not of_role and role != OPTIONAL_ROLE]
+    if missing:
+        groups = len({video.group for video in videos})
+        raise SourceError(
+            dataset, f"no video for {', '.join(missing)}: {groups} groups are there, and each role needs its own"
+        )
+    return {role: of_role for role, of_role in divided.items() if of_role}
+
+
+def _shortcomings(dataset: Dataset) -> Iterable[str]:
+    if dataset.missing:
+        yield f"{len(dataset.missing)} videos of the annotation are not in the folder, the first {dataset.missing[0]}"
+    if dataset.shared_sources:
+        yield (
+            f"{len(dataset.shared_sources)} source recordings are both in the published training and test parts: what is "
+            "measured is too good by as much"
+        )
+
+
+def _absences(videos: Sequence[LabeledVideo], roles: Iterable[FitRole]) -> Iterable[str]:
+    for role in roles:
+        absent = absent_classes(videos, role)
+        if absent:
+            yield f"no video in {role} shows {', '.join(absent)}: of that nothing is learned or measured there"
+
+
+def _write_bundle(folder: Path, work: WorkFolder, fitted: FittedBundle, plan: _Plan, read: ReadRoles) -> BundleManifest:
+    """Write everything into the working folder first, so that the bundle appears by one rename."""
+    unfinished = work.path / "bundle"
+    networks = fitted.networks
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise OutputError(str(folder), f"cannot be written ({error.strerror})") from error
-    try:
-        save_weights(fitted.student, unfinished / STUDENT_WEIGHTS)
-        save_weights(fitted.teacher, unfinished / TEACHER_WEIGHTS)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        save_weights(networks.student, unfinished / STUDENT_WEIGHTS)
+        decisions = fitted.decisions
         manifest = BundleManifest(
             schema_version=1,
-            labels=labels,
-            sampling=settings.sampling,
-            student=replace(fitted.student_spec, weights_sha256=file_sha256(unfinished / STUDENT_WEIGHTS)),
-            teacher=replace(fitted.teacher_spec, weights_sha256=file_sha256(unfinished / TEACHER_WEIGHTS)),
-            calibration=fitted.calibration,
-            default_policy=fitted.defaults.policy,
-            default_aggregation=fitted.defaults.aggregation,
-            provenance=provenance,
+            labels=plan.labels,
+            sampling=plan.settings.sampling,
+            student=replace(networks.student_spec, weights_sha256=file_sha256(unfinished / STUDENT_WEIGHTS)),
+            teacher=write_teacher(networks.teacher, networks.teacher_spec, unfinished),
+            label_kind=plan.settings.label_kind,
+            calibration=decisions.calibration,
+            default_policy=decisions.policy,
+            default_aggregation=decisions.aggregation,
+            gain_at_share=decisions.gain_at_share,
+            risk=decisions.risk,
+            provenance=_describe_origin(fitted, plan, read),
             metrics=fitted.metrics,
         )
         write_manifest(unfinished, manifest)
-        # mkdtemp makes folders for their owner alone.
-        unfinished.chmod(0o755)
         unfinished.rename(folder)
     except OSError as error:
         raise OutputError(str(folder), f"cannot be written ({error.strerror})") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return manifest
 
 
-def _listed(names: Iterable[object]) -> str:
-    return ", ".join(sorted(str(name) for name in names))
+def _describe_origin(fitted: FittedBundle, plan: _Plan, read: ReadRoles) -> dict[str, JsonValue]:
+    networks = fitted.networks
+    return {
+        "dataset": plan.dataset,
+        "videos": {role: len(clips.videos) for role, clips in read.roles.items()},
+        "videos_skipped": [{"uri": video.uri, "reason": video.reason} for video in read.skipped],
+        "target_origin": networks.target_origin,
+        "targets": {name: round(value, 4) for name, value in asdict(networks.target_check).items()},
+        "warnings": [*plan.warnings, *networks.warnings()],
+        "settings": _to_json(plan.settings),
+    }
+
+
+def _to_json(settings: TrainSettings) -> JsonValue:
+    facts: JsonValue = _SETTINGS.dump_python(settings, mode="json")
+    return facts

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from cdmodel.bundle_fit import RoleClips, fit_bundle
+from cdmodel.bundle_fit import fit_bundle
+from cdmodel.role_clips import RoleClips
 from cdmodel.sampling import ClipGeometry
-from cdmodel.training import TrainSettings
+from cdmodel.teacher_source import TeacherSettings
+from cdmodel.train_settings import StudentSettings, TrainSettings
 
 SETTINGS = TrainSettings(
-    teacher_steps=3,
-    student_steps=3,
     clips_per_step=4,
     precision="float32",
-    student_geometry=ClipGeometry(frames=4, height=16, width=16),
-    teacher_geometry=ClipGeometry(frames=8, height=32, width=32),
+    teacher=TeacherSettings(geometry=ClipGeometry(frames=8, height=32, width=32), steps=3),
+    student=StudentSettings(geometry=ClipGeometry(frames=4, height=16, width=16), steps=3),
 )
 
 
@@ -33,8 +33,10 @@ def _noise(seed: int, clips_V: list[int]) -> RoleClips:
     return RoleClips(
         student_NTCHW=random.integers(0, 255, size=(clips, 4, 3, 16, 16)).astype(np.uint8),
         teacher_NTCHW=random.integers(0, 255, size=(clips, 8, 3, 32, 32)).astype(np.uint8),
-        label_V=np.arange(len(clips_V)) % 2,
+        truth_VK=np.eye(2, dtype=np.bool_)[np.arange(len(clips_V)) % 2],
         clips_V=np.array(clips_V),
+        groups=tuple(f"g{seed}-{video}" for video in range(len(clips_V))),
+        videos=tuple(f"{seed}-{video}.mp4" for video in range(len(clips_V))),
     )
 
 
@@ -48,8 +50,10 @@ def test_counts_that_do_not_agree_are_refused():
         RoleClips(
             student_NTCHW=clips.student_NTCHW[1:],
             teacher_NTCHW=clips.teacher_NTCHW,
-            label_V=clips.label_V,
+            truth_VK=clips.truth_VK,
             clips_V=clips.clips_V,
+            groups=clips.groups,
+            videos=clips.videos,
         )
 
 

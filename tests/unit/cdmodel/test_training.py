@@ -8,19 +8,20 @@ import torch
 
 from cdmodel.bundle import ModelSpec
 from cdmodel.errors import ConfigError, TrainingError
+from cdmodel.role_clips import ClipPixels, LabeledClips
 from cdmodel.sampling import ClipGeometry
 from cdmodel.student import build_student
+from cdmodel.student_recipes import StudentRecipe
 from cdmodel.teacher import build_teacher
+from cdmodel.teacher_source import TeacherSettings
+from cdmodel.train_settings import ConfidenceSettings, StudentSettings, TrainSettings
 from cdmodel.training import (
-    LabeledClips,
     StudentLessons,
-    TrainSettings,
-    recolour_clips,
+    TeacherLesson,
     save_weights,
     score_student,
     score_teacher,
     seed_networks,
-    shift_clips,
     train_student,
     train_teacher,
 )
@@ -35,8 +36,18 @@ SPEC = ModelSpec(
     weights_sha256="",
 )
 SETTINGS = TrainSettings(
-    teacher_steps=40, student_steps=60, clips_per_step=8, precision="float32", background_weight=1.0
+    clips_per_step=8,
+    precision="float32",
+    background_weight=1.0,
+    teacher=TeacherSettings(steps=40),
+    student=StudentSettings(steps=60),
 )
+
+
+def _settings(*, seed=0, steps=40, learn="all", label_kind="single"):
+    return replace(
+        SETTINGS, seed=seed, label_kind=label_kind, teacher=replace(SETTINGS.teacher, steps=steps, learn=learn)
+    )
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -48,119 +59,196 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def _sliding_bars(clips: int, seed: int) -> LabeledClips:
+def _sliding_bars(clips: int, seed: int, clips_per_video: int = 1) -> LabeledClips:
     """Return clips of a bright bar that slides down (0) or up (1)."""
     random = np.random.default_rng(seed)
-    label_N = np.arange(clips) % 2
+    label_N = np.arange(clips) // clips_per_video % 2
     pixels = random.integers(60, 120, size=(clips, 8, 3, 32, 32)).astype(np.uint8)
     for clip, label in enumerate(label_N):
         start = random.integers(4, 12)
         for step in range(8):
             top = start + 2 * (step if label == 0 else 7 - step)
             pixels[clip, step, :, top : top + 3] = 220
-    return LabeledClips(pixels_NTCHW=pixels, label_N=label_N.astype(np.int64))
+    video_N = np.arange(clips) // clips_per_video
+    return LabeledClips(
+        pixels=ClipPixels.of(pixels),
+        truth_NK=np.eye(2, dtype=np.bool_)[label_N],
+        video_N=video_N,
+        videos=tuple(f"{seed}-{video}.mp4" for video in range(int(video_N.max(initial=-1)) + 1)),
+    )
+
+
+def _label_of(clips: LabeledClips) -> np.ndarray:
+    return clips.truth_NK.argmax(axis=1)
 
 
 def _ignore(progress):
     pass
 
 
-def _trained_teacher(settings=SETTINGS, on_progress=_ignore):
+def _teacher():
+    seed_networks(0)
+    return build_teacher(num_classes=2, frames=8, height=32, width=32, channels=6)
+
+
+def _trained_teacher(settings=SETTINGS, on_progress=_ignore, validation=None):
     seed_networks(settings.seed)
     network = build_teacher(num_classes=2, frames=8, height=32, width=32, channels=6)
-    train_teacher(network, SPEC, _sliding_bars(32, seed=1), settings, on_progress)
+    lesson = TeacherLesson(clips=_sliding_bars(32, seed=1), validation=validation)
+    train_teacher(network, SPEC, lesson, settings, on_progress)
     return network
+
+
+def _trained_student(recipe, *, target_of, unseen=True, settings=SETTINGS, clips_per_video=1):
+    train, conf = _sliding_bars(32, seed=1), _sliding_bars(32, seed=4, clips_per_video=clips_per_video)
+    lessons = StudentLessons(
+        train=train,
+        teacher_logits_NK=(6 * np.eye(2)[_label_of(train)]).astype(np.float32),
+        conf=conf,
+        teacher_target_N=target_of(conf),
+        unseen_N=np.full(32, unseen),
+    )
+    seed_networks(0)
+    network = build_student(num_classes=2, frames=8, height=32, width=32, channels=8)
+    train_student(network, SPEC, lessons, settings, recipe, _ignore)
+    held_out = _sliding_bars(24, seed=5)
+    return held_out, score_student(network, SPEC, held_out.pixels)
+
+
+def _better_on_down(clips):
+    return np.where(_label_of(clips) == 0, 0.95, 0.05).astype(np.float32)
 
 
 def test_the_teacher_learns_which_way_a_bar_slides():
     held_out = _sliding_bars(24, seed=2)
-    logits = score_teacher(_trained_teacher(), SPEC, held_out.pixels_NTCHW)
-    assert (logits.argmax(axis=1) == held_out.label_N).mean() > 0.9
+    logits = score_teacher(_trained_teacher(), SPEC, held_out.pixels)
+    assert (logits.argmax(axis=1) == _label_of(held_out)).mean() > 0.9
 
 
 def test_the_seed_decides_everything():
-    clips = _sliding_bars(4, seed=3).pixels_NTCHW
-    short = replace(SETTINGS, teacher_steps=5)
+    clips = _sliding_bars(4, seed=3).pixels
     first, again, other = (
-        score_teacher(_trained_teacher(replace(short, seed=seed)), SPEC, clips) for seed in (1, 1, 2)
+        score_teacher(_trained_teacher(_settings(seed=seed, steps=5)), SPEC, clips) for seed in (1, 1, 2)
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
+def test_a_teacher_with_labels_that_are_not_exclusive_learns_them():
+    held_out = _sliding_bars(24, seed=2)
+    logits = score_teacher(_trained_teacher(_settings(label_kind="multi")), SPEC, held_out.pixels)
+    assert ((logits > 0) == held_out.truth_NK).mean() > 0.9
+
+
+def test_a_teacher_of_which_the_head_learns_keeps_its_trunk():
+    settings = _settings(steps=5, learn="head")
+    before, trained = _teacher(), _trained_teacher(settings)
+    changed = {
+        name for name, tensor in trained.state_dict().items() if not torch.equal(tensor, before.state_dict()[name])
+    }
+    assert changed == {"classify.weight", "classify.bias"}
+
+
 def test_the_student_learns_classes_from_one_role_and_confidence_from_the_other():
-    train, conf, held_out = _sliding_bars(32, seed=1), _sliding_bars(32, seed=4), _sliding_bars(24, seed=5)
-    lessons = StudentLessons(
-        train=train,
-        teacher_logits_NK=(6 * np.eye(2)[train.label_N]).astype(np.float32),
-        conf=conf,
-        teacher_target_N=np.where(conf.label_N == 0, 0.95, 0.05).astype(np.float32),
-    )
-    seed_networks(0)
-    network = build_student(num_classes=2, frames=8, height=32, width=32, channels=8)
-    train_student(network, SPEC, lessons, SETTINGS, _ignore)
-    output = score_student(network, SPEC, held_out.pixels_NTCHW)
-    assert (output.logits_NK.argmax(dim=1).numpy() == held_out.label_N).mean() > 0.9
+    held_out, output = _trained_student(StudentRecipe(), target_of=_better_on_down)
+    assert (output.logits_NK.argmax(dim=1).numpy() == _label_of(held_out)).mean() > 0.9
     believed = output.q_teacher_logit_N.sigmoid().numpy()
-    assert believed[held_out.label_N == 0].mean() > 0.7 > 0.3 > believed[held_out.label_N == 1].mean()
+    assert believed[_label_of(held_out) == 0].mean() > 0.7 > 0.3 > believed[_label_of(held_out) == 1].mean()
 
 
-def test_a_loss_that_is_not_a_number_stops_the_training_and_names_the_step():
-    seed_networks(0)
-    network = build_teacher(num_classes=2, frames=8, height=32, width=32, channels=6)
+def test_a_student_can_learn_the_order_of_clips_alone():
+    def rising(clips):
+        return np.where(np.arange(len(clips)) % 2 == 0, 0.8, 0.2).astype(np.float32)
+
+    settings = replace(SETTINGS, student=replace(SETTINGS.student, steps=10))
+    _, ranked = _trained_student(
+        StudentRecipe(confidence_loss="rank"), target_of=rising, settings=settings, clips_per_video=8
+    )
+    assert torch.isfinite(ranked.q_teacher_logit_N).all()
+
+
+def test_the_difference_to_the_student_is_low_where_both_know_the_answer():
+    """The target is (teacher - student + 1) / 2: a half where both are sure."""
+    _, output = _trained_student(
+        StudentRecipe(target="diffprob"), target_of=lambda clips: np.full(len(clips), 1.0, dtype=np.float32)
+    )
+    assert 0.45 < output.q_teacher_logit_N.sigmoid().mean() < 0.7
+
+
+def test_a_student_does_not_judge_itself_on_what_it_was_taught():
+    settings = replace(SETTINGS, student=replace(SETTINGS.student, steps=3))
+    outputs = []
+    for unseen in (True, False):
+        seed_networks(0)
+        untrained = build_student(num_classes=2, frames=8, height=32, width=32, channels=8)
+        head = {name: tensor.clone() for name, tensor in untrained.judge_student.state_dict().items()}
+        train = _sliding_bars(8, seed=1)
+        lessons = StudentLessons(
+            train=train,
+            teacher_logits_NK=np.zeros((8, 2), dtype=np.float32),
+            conf=train,
+            teacher_target_N=np.full(8, 0.5, dtype=np.float32),
+            unseen_N=np.full(8, unseen),
+        )
+        train_student(untrained, SPEC, lessons, settings, StudentRecipe(), _ignore)
+        outputs.append(
+            any(not torch.equal(head[name], tensor) for name, tensor in untrained.judge_student.state_dict().items())
+        )
+    assert outputs == [True, False]
+
+
+def test_a_loss_that_is_not_a_number_stops_the_training_and_names_step_and_videos():
+    network = _teacher()
     with torch.no_grad():
         network.classify.bias.fill_(torch.nan)
-    with pytest.raises(TrainingError, match="teacher step 1: the loss is not a number"):
-        train_teacher(network, SPEC, _sliding_bars(8, seed=1), SETTINGS, _ignore)
+    lesson = TeacherLesson(clips=_sliding_bars(8, seed=1), validation=None)
+    with pytest.raises(TrainingError, match=r"teacher step 1: the loss is not a number.*1-\d\.mp4, 1-\d\.mp4"):
+        train_teacher(network, SPEC, lesson, SETTINGS, _ignore)
 
 
 def test_no_clips_is_an_error_not_an_endless_loop():
-    nothing = LabeledClips(
-        pixels_NTCHW=np.empty((0, 8, 3, 32, 32), dtype=np.uint8), label_N=np.empty(0, dtype=np.int64)
-    )
+    lesson = TeacherLesson(clips=_sliding_bars(0, seed=1), validation=None)
     with pytest.raises(TrainingError, match="no clip"):
-        train_teacher(build_teacher(num_classes=2, frames=8, height=32, width=32), SPEC, nothing, SETTINGS, _ignore)
+        train_teacher(_teacher(), SPEC, lesson, SETTINGS, _ignore)
 
 
-def test_progress_ends_with_the_last_step():
+def test_progress_ends_with_the_last_step_and_shows_new_clips():
     reports = []
-    _trained_teacher(replace(SETTINGS, teacher_steps=7), reports.append)
-    assert (reports[-1].stage, reports[-1].step, reports[-1].steps) == ("teacher", 7, 7)
+    _trained_teacher(_settings(steps=12), reports.append, validation=_sliding_bars(6, seed=9))
+    assert (reports[-1].stage, reports[-1].step, reports[-1].steps) == ("teacher", 12, 12)
     assert all(report.loss is not None and 0 <= report.accuracy <= 1 for report in reports)
+    assert all(0 <= report.validation_accuracy <= 1 for report in reports)
 
 
-def test_a_shift_moves_all_frames_of_a_clip_alike():
-    pixels = np.tile(np.random.default_rng(0).integers(0, 255, (1, 1, 3, 36, 36), dtype=np.uint8), (5, 4, 1, 1, 1))
-    moved = shift_clips(pixels, np.random.default_rng(1))
-    assert all(np.array_equal(clip[0], clip[3]) for clip in moved)
-    assert len({clip.tobytes() for clip in moved}) > 1
-
-
-def test_new_colours_leave_a_still_clip_still():
-    still = torch.randn(3, 1, 3, 8, 8).repeat(1, 4, 1, 1, 1)
-    varied = recolour_clips(still, np.random.default_rng(0))
-    assert torch.equal(varied[:, 0], varied[:, 3])
-    assert not torch.allclose(varied, still)
+def test_looking_at_new_clips_changes_nothing():
+    settings, clips = _settings(steps=12), _sliding_bars(4, seed=3).pixels
+    seeing, blind = (
+        score_teacher(_trained_teacher(settings, validation=validation), SPEC, clips)
+        for validation in (_sliding_bars(6, seed=9), None)
+    )
+    assert np.array_equal(seeing, blind)
 
 
 def test_saved_weights_do_not_depend_on_memory_layout(tmp_path):
-    seed_networks(0)
-    network = build_teacher(num_classes=2, frames=8, height=32, width=32, channels=6)
+    network = _teacher()
     save_weights(network, tmp_path / "last.safetensors")
     save_weights(network.to(memory_format=torch.contiguous_format), tmp_path / "first.safetensors")
     assert (tmp_path / "last.safetensors").read_bytes() == (tmp_path / "first.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("group", "name", "value"),
     [
-        ("seed", -1),
-        ("teacher_steps", 1),
-        ("clips_per_step", 0),
-        ("student_learning_rate", 0.0),
-        ("background_weight", 2),
+        (TrainSettings, "seed", -1),
+        (TrainSettings, "clips_per_step", 0),
+        (TrainSettings, "background_weight", 2),
+        (TeacherSettings, "steps", 1),
+        (StudentSettings, "steps", 1),
+        (StudentSettings, "learning_rate", 0.0),
+        (ConfidenceSettings, "folds", 1),
+        (ConfidenceSettings, "views", 1),
     ],
 )
-def test_settings_out_of_range_are_refused_by_name(name, value):
+def test_settings_out_of_range_are_refused_by_name(group, name, value):
     with pytest.raises(ConfigError, match=name):
-        TrainSettings(**{name: value})
+        group(**{name: value})

@@ -211,8 +211,8 @@ def test_planning_gets_what_it_needs_and_the_resolved_text():
 
 
 def test_settings_of_training_come_from_file_and_set(tmp_path):
-    settings = load_train_settings(_write(tmp_path, "seed = 4\nteacher_steps = 10\n"), ["teacher_steps=20"])
-    assert (settings.seed, settings.teacher_steps) == (4, 20)
+    settings = load_train_settings(_write(tmp_path, "seed = 4\n[teacher]\nsteps = 10\n"), ["teacher.steps=20"])
+    assert (settings.seed, settings.teacher.steps) == (4, 20)
 
 
 @pytest.mark.parametrize(
@@ -220,10 +220,12 @@ def test_settings_of_training_come_from_file_and_set(tmp_path):
     [
         ("surprise=1", "surprise"),
         ("seed=-1", "seed"),
-        ("teacher_steps=1", "teacher_steps"),
-        ("teacher_steps=many", "teacher_steps"),
-        ("target=magic", "target"),
-        ("student_geometry={frames=0, height=16, width=16}", "frames"),
+        ("teacher.steps=1", "teacher.steps"),
+        ("student.steps=many", "student.steps"),
+        ("label_kind=some", "label_kind"),
+        ("confidence.target=magic", "confidence.target"),
+        ("confidence.origin=elsewhere", "confidence.origin"),
+        ("student.geometry={frames=0, height=16, width=16}", "frames"),
     ],
 )
 def test_a_setting_of_training_that_cannot_be_is_named(assignment, key):
