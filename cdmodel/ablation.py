@@ -30,10 +30,8 @@ REFERENCE, FULL_METHOD = "A2", "A8"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One ablation: whose answers, and which score sends a clip to the teacher."""
+    """One ablation: which score sends a clip to the teacher. How its student was trained is in ``student_recipes``."""
 
-    arm: str
-    """Key of the trained student, see ``recipes``."""
     score: Score
     in_context: bool = False
     """Whether confidences may use the rest of the video; the registered comparison is without."""
@@ -41,22 +39,22 @@ class Route:
 
 
 ROUTES: Mapping[str, Route] = {
-    "A0": Route(arm="labels_only", score="max_prob", meaning="cross-entropy alone, largest probability"),
-    "A1": Route(arm="distilled", score="raw_max_prob", meaning="distilled, largest probability, uncalibrated"),
-    "A2": Route(arm="distilled", score="max_prob", meaning="distilled, largest probability, temperature-scaled"),
-    "A3": Route(arm="distilled", score="q_student", meaning="distilled, P(student right)"),
-    "A4": Route(arm="placebo", score="gain", meaning="gain, the teacher's confidence shuffled within classes"),
-    "A5": Route(arm="label_free", score="gain", meaning="gain, taught the teacher's largest probability"),
-    "A6": Route(arm="in_sample", score="gain", meaning="gain, taught on clips the teacher had learnt"),
-    "A7": Route(arm="confidence", score="q_teacher", meaning="P(teacher right) alone"),
-    "A8": Route(arm="confidence", score="gain", meaning="gain: the full method"),
-    "A9": Route(arm="gatekeeper", score="max_prob", meaning="Gatekeeper, largest probability"),
-    "A10": Route(arm="post_hoc", score="q_teacher", meaning="frozen student, post-hoc difference of probabilities"),
-    "A11": Route(arm="ranked", score="rank_in_video", meaning="SCSampler saliency: rank within the video"),
-    "A12": Route(arm="detached", score="gain", meaning="gain, confidence may not shape the features"),
-    "A8_correct": Route(arm="correct", score="gain", meaning="gain, taught whether the teacher was right"),
-    "A8_context": Route(arm="confidence", score="gain", in_context=True, meaning="gain in the context of the video"),
-    "A3_context": Route(arm="distilled", score="q_student", in_context=True, meaning="A3 in the context of the video"),
+    "A0": Route(score="max_prob", meaning="cross-entropy alone, largest probability"),
+    "A1": Route(score="raw_max_prob", meaning="distilled, largest probability, uncalibrated"),
+    "A2": Route(score="max_prob", meaning="distilled, largest probability, temperature-scaled"),
+    "A3": Route(score="q_student", meaning="distilled, P(student right)"),
+    "A4": Route(score="gain", meaning="gain, the teacher's confidence shuffled within classes"),
+    "A5": Route(score="gain", meaning="gain, taught the teacher's largest probability"),
+    "A6": Route(score="gain", meaning="gain, taught on clips the teacher had learnt"),
+    "A7": Route(score="q_teacher", meaning="P(teacher right) alone"),
+    "A8": Route(score="gain", meaning="gain: the full method"),
+    "A9": Route(score="max_prob", meaning="Gatekeeper, largest probability"),
+    "A10": Route(score="q_teacher", meaning="frozen student, post-hoc difference of probabilities"),
+    "A11": Route(score="rank_in_video", meaning="SCSampler saliency: rank within the video"),
+    "A12": Route(score="gain", meaning="gain, confidence may not shape the features"),
+    "A8_correct": Route(score="gain", meaning="gain, taught whether the teacher was right"),
+    "A8_context": Route(score="gain", in_context=True, meaning="gain in the context of the video"),
+    "A3_context": Route(score="q_student", in_context=True, meaning="A3 in the context of the video"),
 }
 
 
@@ -81,8 +79,8 @@ class Ablation:
 
 
 def run_ablations(arms: Mapping[str, Sequence[ArmAnswers]], kind: LabelKind, *, seed: int = 0) -> dict[str, Ablation]:
-    """Return every ablation whose arm was trained; ``arms`` holds one entry per training seed."""
-    return {name: _run(route, arms[route.arm], kind, seed) for name, route in ROUTES.items() if arms.get(route.arm)}
+    """Return every ablation whose arm was trained; ``arms`` holds, by its name, one entry per training seed."""
+    return {name: _run(route, arms[name], kind, seed) for name, route in ROUTES.items() if arms.get(name)}
 
 
 def difference(one: Ablation, other: Ablation, group_V: Sequence[str], *, seed: int = 0) -> Interval:
