@@ -67,11 +67,12 @@ def open_with_new_head(folder: Path, geometry: ClipGeometry, num_classes: int) -
     """Return the folder's network with a new, untrained classifier of K classes, whatever the folder's own is.
 
     Raises:
-        BundleError: as ``build_hf_teacher``.
-        ValueError: the model takes clips of another size.
+        BundleError: as ``build_hf_teacher``, or the model takes clips of another size.
     """
-    _check_geometry(_read_config(folder), geometry)
-    # Any name a classifier may have in a folder without one: the network's own head tells.
+    try:
+        _check_geometry(_read_config(folder), geometry)
+    except ValueError as error:
+        raise BundleError(str(folder), str(error)) from error
     teacher = _load(folder, num_classes, may_be_new=None)
     find_head(teacher, num_classes)[1].reset_parameters()
     return teacher

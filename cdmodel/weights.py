@@ -45,6 +45,15 @@ class LoadsPublished(Protocol):
         ...
 
 
+@runtime_checkable
+class WritesFolder(Protocol):
+    """A network that is stored as a folder; its builder reads that folder again."""
+
+    def write(self, folder: Path) -> None:
+        """Write configuration and weights into the folder, which is made; safetensors, json and txt only."""
+        ...
+
+
 def load_weights(network: nn.Module, path: Path, head: str) -> LoadedWeights:
     """Take over a file whose names are the network's own; only the module named ``head`` may stay new.
 

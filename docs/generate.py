@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
-from cdmodel import aggregation, cost, decode, escalation, sampling, training
+from cdmodel import aggregation, cost, decode, escalation, sampling, teacher_source, training
 from flows import config, dispatch
 from flows.config import LabelRunConfig
 from storage import corpus
@@ -38,6 +38,7 @@ GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
     ("[cluster]", dispatch, "ClusterSettings"),
     ("[prices]", cost, "PriceTable"),
     ("`cdlabel train`: its whole file", training, "TrainSettings"),
+    ("`cdlabel train`: [teacher]", teacher_source, "TeacherSettings"),
 )
 
 
@@ -83,7 +84,8 @@ def _rows(group: type) -> list[str]:
     rows = []
     for field in fields(group):
         if field.name != "kind":
-            default = "required" if field.default is MISSING else f"`{field.default!r}`"
+            made = field.default if field.default_factory is MISSING else field.default_factory()
+            default = "required" if made is MISSING else f"`{made!r}`"
             rows.append(f"| `{field.name}` | {default} | {meanings.get(field.name, '')} |")
     return rows
 
