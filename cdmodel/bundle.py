@@ -1,6 +1,7 @@
-"""A model bundle: one folder with ``bundle.json``, ``student.safetensors`` and ``teacher.safetensors``.
+"""A model bundle: one folder with ``bundle.json``, ``student.safetensors``, ``teacher.safetensors`` or ``teacher/``.
 
-Torch-free: reads, checks and names a bundle; ``models`` builds the networks. Nothing is ever unpickled. A bundle's
+``teacher/`` is a flat folder, such as Hugging Face writes: configuration and weights of a network that its builder
+reads itself. Torch-free: reads, checks and names a bundle; ``models`` builds the networks. Nothing is ever unpickled. A bundle's
 version is the hash of its manifest, which holds the hashes of its weights, so equal versions mean equal bytes.
 """
 
@@ -29,7 +30,11 @@ SCHEMA_VERSION = 1
 MANIFEST_NAME = "bundle.json"
 STUDENT_WEIGHTS = "student.safetensors"
 TEACHER_WEIGHTS = "teacher.safetensors"
+TEACHER_FOLDER = "teacher"
+"""Stands in the place of ``teacher.safetensors``."""
+TEACHER_FOLDER_SUFFIXES = (".safetensors", ".json", ".txt")
 BUNDLE_FILES = (MANIFEST_NAME, STUDENT_WEIGHTS, TEACHER_WEIGHTS)
+"""Of a bundle whose teacher is one file."""
 DEMO_BUNDLE = Path(__file__).parent / "demo_bundle"
 """The small bundle that ships with the project: kinetic scenes, see ``scenes``."""
 BUILTIN_BUILDERS = ("cdmodel.",)
@@ -50,6 +55,7 @@ class ModelSpec:
     """Per RGB channel, of pixels scaled to 0..1; input = (pixel / 255 - mean) / std."""
     std: tuple[float, float, float]
     weights_sha256: str
+    """Of the file; of a folder as ``weights_sha256`` makes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,14 +113,14 @@ def read_manifest(folder: Path) -> BundleManifest:
         where = ".".join(str(part) for part in first["loc"]) or MANIFEST_NAME
         raise BundleError(str(folder), f"{MANIFEST_NAME} is damaged at {where}: {first['msg']}") from error
     _check_weights(folder / STUDENT_WEIGHTS, manifest.student)
-    _check_weights(folder / TEACHER_WEIGHTS, manifest.teacher)
+    _check_weights(find_teacher(folder), manifest.teacher)
     return manifest
 
 
 def write_manifest(folder: Path, manifest: BundleManifest) -> None:
     """Write ``bundle.json``; the weights it names must already stand beside it."""
     _check_weights(folder / STUDENT_WEIGHTS, manifest.student)
-    _check_weights(folder / TEACHER_WEIGHTS, manifest.teacher)
+    _check_weights(find_teacher(folder), manifest.teacher)
     (folder / MANIFEST_NAME).write_bytes(_MANIFEST.dump_json(manifest, indent=2) + b"\n")
 
 
@@ -139,6 +145,50 @@ def check_builder(subject: str, builder: str, allowed_prefixes: Sequence[str]) -
         )
 
 
+def find_teacher(folder: Path) -> Path:
+    """Return where the teacher's weights of a bundle lie: its file ``teacher.safetensors``, or its folder ``teacher``.
+
+    Raises:
+        BundleError: both are there.
+    """
+    file, directory = folder / TEACHER_WEIGHTS, folder / TEACHER_FOLDER
+    if file.exists() and directory.exists():
+        raise BundleError(str(folder), f"holds both {TEACHER_WEIGHTS} and {TEACHER_FOLDER}/; remove one")
+    return directory if directory.is_dir() else file
+
+
+def check_teacher_file(subject: str, name: str) -> None:
+    """Refuse a file that has no place in the folder of a teacher: one elsewhere, hidden, or that could hold a pickle.
+
+    Raises:
+        BundleError: naming the file.
+    """
+    is_plain = name and name == name.strip() and not name.startswith(".") and not set(name) & set("/\\:\0")
+    if not is_plain or not name.endswith(TEACHER_FOLDER_SUFFIXES):
+        raise BundleError(
+            subject,
+            f"{name!r} has no place in {TEACHER_FOLDER}/, which is flat and holds {' '.join(TEACHER_FOLDER_SUFFIXES)}",
+        )
+
+
+def weights_sha256(path: Path) -> str:
+    """Return the hex digest of weights: a file's, or for a folder that of its sorted lines ``name sha256``.
+
+    Raises:
+        BundleError: the folder is empty, or holds what has no place there.
+        OSError: something cannot be read.
+    """
+    if not path.is_dir():
+        return file_sha256(path)
+    files = sorted(path.iterdir(), key=lambda file: file.name)
+    if not files:
+        raise BundleError(str(path), "weights cannot be read (the folder is empty)")
+    for file in files:
+        check_teacher_file(str(path), file.name)
+    lines = "".join(f"{file.name} {file_sha256(file)}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
 def file_sha256(path: Path) -> str:
     """Return the hex digest of a file's bytes."""
     with path.open("rb") as file:
@@ -158,7 +208,7 @@ def _refuse_other_schema(folder: Path, text: bytes) -> None:
 
 def _check_weights(path: Path, spec: ModelSpec) -> None:
     try:
-        found = file_sha256(path)
+        found = weights_sha256(path)
     except OSError as error:
         raise BundleError(str(path), f"weights cannot be read ({error.strerror})") from error
     if found != spec.weights_sha256:

@@ -98,8 +98,8 @@ class Descent:
     """Given the step, tells which videos its batch shows."""
     examine: Callable[[], float] | None = None
     """Returns the validation accuracy."""
-    evaluating: bool = False
-    """Whether the network stays in evaluation mode, because most of it is frozen."""
+    enter_training: Callable[[nn.Module], object] = nn.Module.train
+    """Switches the network to training mode, or as much of it as is trained."""
 
 
 def descend(
@@ -124,7 +124,7 @@ def descend(
     report_every = max(descent.steps // REPORTS, STEPS_PER_REPORT_AT_LEAST)
     losses: list[float] = []
     accuracies: list[Tensor] = []
-    network.train(not descent.evaluating)
+    descent.enter_training(network)
     for step in range(done + 1, descent.steps + 1):
         torch.manual_seed(torch_seed(descent.seed, descent.stream, step))
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
@@ -246,7 +246,7 @@ def _report(
     if descent.examine is not None:
         network.eval()
         validation = descent.examine()
-        network.train(not descent.evaluating)
+        descent.enter_training(network)
     return TrainingProgress(
         stage=descent.stage,
         step=step,

@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cdmodel.bundle import (
     BUILTIN_BUILDERS,
     STUDENT_WEIGHTS,
-    TEACHER_WEIGHTS,
     BundleManifest,
     ModelSpec,
     check_builder,
+    find_teacher,
     model_version,
     read_manifest,
 )
@@ -116,7 +117,7 @@ def load_bundle(
     device = torch.device(device)
     allowed = (*BUILTIN_BUILDERS, *allowed_builders)
     student = _load_network(folder / STUDENT_WEIGHTS, manifest.student, len(manifest.labels), allowed, device)
-    teacher = _load_network(folder / TEACHER_WEIGHTS, manifest.teacher, len(manifest.labels), allowed, device)
+    teacher = _load_network(find_teacher(folder), manifest.teacher, len(manifest.labels), allowed, device)
     return CascadeModels(
         model_version=model_version(manifest),
         manifest=manifest,
@@ -151,8 +152,12 @@ def limit_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def build_network(spec: ModelSpec, num_classes: int, allowed_builders: Sequence[str]) -> nn.Module:
+def build_network(
+    spec: ModelSpec, num_classes: int, allowed_builders: Sequence[str], folder: Path | None = None
+) -> nn.Module:
     """Call the builder that ``spec`` names; weights are as the builder initialises them.
+
+    A teacher that is a folder has a builder with one argument more, ``folder``, which loads the weights there too.
 
     Raises:
         BundleError: the builder is not allowed, does not exist, or refuses its arguments.
@@ -168,15 +173,20 @@ def build_network(spec: ModelSpec, num_classes: int, allowed_builders: Sequence[
             height=geometry.height,
             width=geometry.width,
             **spec.arguments,
+            **({} if folder is None else {"folder": str(folder)}),
         )
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise BundleError(spec.builder, f"the model cannot be built: {error}") from error
 
 
 def count_flops(network: nn.Module, geometry: ClipGeometry, device: torch.device) -> int:
-    """Measure the FLOPs of one clip, a multiply-accumulate being two; elementwise operations are not counted."""
+    """Measure the FLOPs of one clip, a multiply-accumulate being two; elementwise operations are not counted.
+
+    Attention is counted as the two matrix products it is: the counter does not know every fused kernel, that of CPUs
+    for one, and the count must not depend on the device.
+    """
     clip_NTCHW = torch.zeros(1, geometry.frames, 3, geometry.height, geometry.width, device=device)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         network(clip_NTCHW)
     return int(counter.get_total_flops())
 
@@ -205,6 +215,8 @@ def name_device(device: torch.device) -> str:
 def _load_network(
     weights: Path, spec: ModelSpec, num_classes: int, allowed_builders: Sequence[str], device: torch.device
 ) -> nn.Module:
+    if weights.is_dir():
+        return build_network(spec, num_classes, allowed_builders, weights).to(device).eval()
     network = build_network(spec, num_classes, allowed_builders)
     try:
         # Some bundles store half precision to stay small; inference here is float32.

@@ -33,7 +33,7 @@ from cdmodel.calibration import Calibration
 from cdmodel.models import CascadeModels, StudentOutput, StudentScorer, TeacherScorer, build_network
 from cdmodel.policies import EscalationPolicy, Gain
 from cdmodel.sampling import ClipGeometry, ClipSampling
-from cdmodel.training import save_weights
+from cdmodel.weights import write_weights
 
 LEVEL_STEP = 20
 """Grey levels between two clips of a numbered video: far more than a codec loses."""
@@ -169,7 +169,7 @@ def write_tiny_bundle(
     teacher = _spec("cdmodel.teacher:build_teacher", ClipGeometry(frames=8, height=32, width=32), {"channels": 3})
     torch.manual_seed(seed)
     for spec, name in ((student, STUDENT_WEIGHTS), (teacher, TEACHER_WEIGHTS)):
-        save_weights(build_network(spec, len(labels), BUILTIN_BUILDERS), folder / name)
+        write_weights(build_network(spec, len(labels), BUILTIN_BUILDERS), folder / name)
     manifest = _manifest(
         tuple(labels),
         replace(student, weights_sha256=file_sha256(folder / STUDENT_WEIGHTS)),

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from cdmodel.augmentation import shift_clips
@@ -25,7 +23,7 @@ from cdmodel.losses import class_loss, confidence_loss, distillation_loss, rank_
 from cdmodel.models import StudentOutput, normalise
 from cdmodel.role_clips import ClipPixels, LabeledClips
 from cdmodel.student_recipes import StudentRecipe
-from cdmodel.teacher_source import choose_parameters
+from cdmodel.teacher_source import choose_parameters, enter_training
 from cdmodel.train_settings import TrainSettings
 
 __all__ = ["OnProgress", "TrainingProgress"]
@@ -91,8 +89,7 @@ def train_teacher(
         measure=measure,
         name_videos=drawer.name_videos,
         examine=_examiner(lesson.validation, lambda pixels: score_teacher(network, spec, pixels)),
-        # A frozen trunk must not drift through its batch statistics, nor lose features to dropout.
-        evaluating=teacher.learn == "head",
+        enter_training=enter_training,
     )
     descend(network, parameters, descent, on_progress, keeper)
 
@@ -189,12 +186,6 @@ def score_student(network: nn.Module, spec: ModelSpec, pixels: ClipPixels) -> St
 def seed_networks(seed: int) -> None:
     """Make the initial weights of networks built from here on follow from the seed."""
     torch.manual_seed(seed)
-
-
-def save_weights(network: nn.Module, path: Path) -> None:
-    """Write the network's weights as safetensors."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    path.write_bytes(save(state))
 
 
 def to_float(output: StudentOutput) -> StudentOutput:

@@ -8,7 +8,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from cdmodel.bundle import BUNDLE_FILES, DEMO_BUNDLE, MANIFEST_NAME
+from cdmodel.bundle import (
+    BUNDLE_FILES,
+    DEMO_BUNDLE,
+    MANIFEST_NAME,
+    STUDENT_WEIGHTS,
+    TEACHER_FOLDER,
+    TEACHER_WEIGHTS,
+    check_teacher_file,
+)
 from cdmodel.errors import BundleError, StorageError, UsageError
 from storage.filesystem import Store, absolute_uri, open_store
 from storage.uri import is_local
@@ -39,7 +47,8 @@ def _fetch(store: Store) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(dir=target.parent))
     try:
-        for name in BUNDLE_FILES:
+        for name in _list_files(store):
+            (unfinished / name).parent.mkdir(exist_ok=True)
             (unfinished / name).write_bytes(store.read(name))
         # Another process may have been faster; its folder has the same content.
         if not target.exists():
@@ -50,6 +59,17 @@ def _fetch(store: Store) -> Path:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return target
+
+
+def _list_files(store: Store) -> tuple[str, ...]:
+    """Return the names to fetch; those of a teacher's folder are checked, since they become names on this machine."""
+    if store.exists(TEACHER_WEIGHTS):
+        return BUNDLE_FILES
+    folder = store.child(TEACHER_FOLDER)
+    names = tuple(found.name for found in folder.list())
+    for name in names:
+        check_teacher_file(folder.root, name)
+    return (MANIFEST_NAME, STUDENT_WEIGHTS, *(f"{TEACHER_FOLDER}/{name}" for name in names)) if names else BUNDLE_FILES
 
 
 def _cache() -> Path:

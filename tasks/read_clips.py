@@ -76,7 +76,7 @@ def read_roles(
             raise TrainingError(role, f"not one video of this role can be read; the last: {missed[-1].reason}")
         skipped += missed
         roles[role] = _collect(store, of_role, labels)
-    _refuse_lost_classes(roles["train"], labels)
+    _refuse_lost_classes(videos["train"], roles["train"], labels)
     return ReadRoles(roles=roles, skipped=tuple(skipped))
 
 
@@ -120,8 +120,10 @@ def _collect(store: ClipStore, videos: Sequence[LabeledVideo], labels: Sequence[
     )
 
 
-def _refuse_lost_classes(train: RoleClips, labels: Sequence[str]) -> None:
-    lost = [label for number, label in enumerate(labels) if not train.truth_VK[:, number].any()]
+def _refuse_lost_classes(videos: Sequence[LabeledVideo], train: RoleClips, labels: Sequence[str]) -> None:
+    """A class that ``train`` shows must not be lost with the videos that could not be read."""
+    shown = {label for video in videos for label in video.labels}
+    lost = [label for n, label in enumerate(labels) if label in shown and not train.truth_VK[:, n].any()]
     if lost:
         raise TrainingError("train", f"not one of the videos that show {', '.join(lost)} can be read")
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from cdmodel.ablation_arms import ArmLessons, TrainedArm, rebuild_arm, train_arm
-from cdmodel.bundle import BundleManifest, read_manifest
+from cdmodel.bundle import BundleManifest
 from cdmodel.calibration_fit import fit_temperature
 from cdmodel.descent import OnProgress, TrainingProgress
 from cdmodel.errors import BundleError, ConfigError, OutputError, SourceError
@@ -27,8 +28,9 @@ from cdmodel.setting_groups import FORBID_UNKNOWN
 from cdmodel.splits import assign_roles
 from cdmodel.student_recipes import ABLATIONS, StudentRecipe, needed_trainings
 from cdmodel.train_settings import StudentSettings, TrainSettings
-from cdmodel.training import save_weights, score_teacher
+from cdmodel.training import score_teacher
 from cdmodel.types import LabeledVideo
+from cdmodel.weights import load_weights, write_weights
 from storage.dataset import read_dataset
 from storage.work_folder import hold_work_folder
 from tasks.read_clips import ClipViews, read_roles
@@ -76,6 +78,9 @@ class ArmSettings:
                 learning_rate=self.learning_rate,
             ),
         )
+
+
+_SETTINGS = TypeAdapter(ArmSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +155,7 @@ def load_arms(folder: Path, models: CascadeModels) -> LoadedArms:
         index = json.loads((folder / ARMS_NAME).read_bytes())
         if index["schema_version"] != SCHEMA_VERSION:
             raise BundleError(str(folder), f"arms of schema {index['schema_version']} are unknown to this version")
-        settings = ArmSettings(**{name: _thaw(value) for name, value in index["settings"].items()})
+        settings = _SETTINGS.validate_python(index["settings"])
         teacher = index["teacher_sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(str(folder), f"holds no trained arms ({error})") from error
@@ -164,9 +169,7 @@ def load_arms(folder: Path, models: CascadeModels) -> LoadedArms:
     return LoadedArms(seeds=settings.seeds, networks=networks)
 
 
-def _by_role(
-    dataset: str, manifest: BundleManifest, place: str | None
-) -> dict[FitRole, tuple[LabeledVideo, ...]]:
+def _by_role(dataset: str, manifest: BundleManifest, place: str | None) -> dict[FitRole, tuple[LabeledVideo, ...]]:
     found = read_dataset(dataset, videos=place, label_kind=manifest.label_kind)
     videos = assign_roles(found.videos, seed=0)
     unknown = sorted({label for video in videos for label in video.labels} - set(manifest.labels))
@@ -219,7 +222,7 @@ def _train_all(
             if needed_as_base:
                 bases[recipe] = arm
             unfinished = path.with_suffix(".new")
-            save_weights(arm.network, unfinished)
+            write_weights(arm.network, unfinished)
             unfinished.replace(path)
     return networks
 
@@ -230,7 +233,7 @@ def _write_index(folder: Path, models: CascadeModels, settings: ArmSettings) -> 
         "schema_version": SCHEMA_VERSION,
         "model_version": models.model_version,
         "teacher_sha256": models.manifest.teacher.weights_sha256,
-        "settings": asdict(settings),
+        "settings": _SETTINGS.dump_python(settings, mode="json"),
     }
     (folder / ARMS_NAME).write_text(json.dumps(index, indent=2) + "\n")
 
@@ -239,7 +242,7 @@ def _load_arm(
     folder: Path, recipe: StudentRecipe, seed: int, settings: TrainSettings, models: CascadeModels
 ) -> TrainedArm:
     network = rebuild_arm(recipe, settings, len(models.manifest.labels))
-    load_weights(network, folder / _weights_name(recipe, seed))
+    load_weights(network, folder / _weights_name(recipe, seed), head="")
     return TrainedArm(recipe=recipe, network=network.eval(), spec=models.manifest.student)
 
 
@@ -247,12 +250,3 @@ def _weights_name(recipe: StudentRecipe, seed: int) -> str:
     """Name a training by what it is, so that no list of arms can mix two up."""
     digest = hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode()).hexdigest()[:12]
     return f"{digest}-{seed}.safetensors"
-
-
-def _thaw(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def arms_of(names: Mapping[str, object]) -> Iterator[str]:
-    """Yield the ablations that were trained, in their usual order."""
-    return (name for name in ABLATIONS if name in names)

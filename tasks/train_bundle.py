@@ -26,10 +26,10 @@ from cdmodel.network_training import check_networks
 from cdmodel.role_clips import FitRole
 from cdmodel.splits import absent_classes, assign_roles, check_classes
 from cdmodel.teacher_judgement import check_folds
-from cdmodel.teacher_source import write_teacher
+from cdmodel.teacher_source import check_known, describe_teacher, known_labels, write_teacher
 from cdmodel.train_settings import TrainSettings
-from cdmodel.training import save_weights
 from cdmodel.types import Dataset, LabeledVideo
+from cdmodel.weights import write_weights
 from storage.dataset import read_dataset
 from storage.work_folder import WorkFolder, hold_work_folder
 from tasks.read_clips import ClipViews, ReadRoles, SkippedVideo, read_roles
@@ -61,13 +61,20 @@ class _Plan:
     dataset: str
     videos: Mapping[FitRole, tuple[LabeledVideo, ...]]
     labels: tuple[str, ...]
+    """In the order of the networks' outputs: the data set's, or those that a given teacher answers with."""
     settings: TrainSettings
     warnings: tuple[str, ...]
 
     def key(self) -> str:
         """Return the hash of everything that decides the outcome."""
         videos = {role: [asdict(video) for video in of_role] for role, of_role in self.videos.items()}
-        facts = {"dataset": self.dataset, "videos": videos, "labels": self.labels, "settings": _to_json(self.settings)}
+        facts = {
+            "dataset": self.dataset,
+            "videos": videos,
+            "labels": self.labels,
+            "settings": _to_json(self.settings),
+            "weights": _list_files(self.settings.teacher.weights),
+        }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -104,7 +111,9 @@ def train_bundle(
     check_networks(settings, len(plan.labels))
     with hold_work_folder(folder, plan.key()) as work:
         views = ClipViews(
-            sampling=settings.sampling, student=settings.student.describe().geometry, teacher=settings.teacher.geometry
+            sampling=settings.sampling,
+            student=settings.student.describe().geometry,
+            teacher=describe_teacher(settings.teacher).geometry,
         )
         read = read_roles(plan.videos, plan.labels, views, work.path / "clips", on_progress)
         keeper = Keeper(checkpoints=work, every_seconds=checkpoint_seconds)
@@ -135,12 +144,15 @@ def _plan(dataset: str, place: str | None, settings: TrainSettings) -> _Plan:
     found = read_dataset(dataset, videos=place, label_kind=settings.label_kind)
     videos = assign_roles(found.videos, settings.seed)
     labels = check_classes(dataset, videos)
+    known = known_labels(settings.teacher)
+    if known is not None:
+        check_known(dataset, labels, known)
     divided = _divide(dataset, videos)
     check_folds([video.group for role in ("train", "conf") for video in divided[role]], settings)
     return _Plan(
         dataset=dataset,
         videos=divided,
-        labels=labels,
+        labels=known or labels,
         settings=settings,
         warnings=(*_shortcomings(found), *_absences(videos, divided)),
     )
@@ -181,7 +193,7 @@ def _write_bundle(folder: Path, work: WorkFolder, fitted: FittedBundle, plan: _P
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
-        save_weights(networks.student, unfinished / STUDENT_WEIGHTS)
+        write_weights(networks.student, unfinished / STUDENT_WEIGHTS)
         decisions = fitted.decisions
         manifest = BundleManifest(
             schema_version=1,
@@ -216,6 +228,15 @@ def _describe_origin(fitted: FittedBundle, plan: _Plan, read: ReadRoles) -> dict
         "warnings": [*plan.warnings, *networks.warnings()],
         "settings": _to_json(plan.settings),
     }
+
+
+def _list_files(place: str | None) -> list[tuple[str, int, int]]:
+    """Return name, size and modification time of everything in a folder of weights, or of the one file."""
+    if place is None:
+        return []
+    path = Path(place)
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
 
 
 def _to_json(settings: TrainSettings) -> JsonValue:

@@ -28,3 +28,12 @@ def real_videos() -> Path:
     if not (folder / "actions").is_dir():
         pytest.skip(f"no real videos at {folder}; set CDLABEL_TEST_VIDEOS")
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """The folder of real pretrained weights; its tests are skipped where it is absent."""
+    folder = Path(os.environ.get("CDLABEL_TEST_WEIGHTS") or ROOT.parent / "shared" / "weights").resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real weights at {folder}; set CDLABEL_TEST_WEIGHTS")
+    return folder

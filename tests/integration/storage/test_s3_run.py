@@ -139,6 +139,17 @@ def test_a_bundle_in_a_bucket_is_fetched_once(bucket: str, tmp_path: Path, monke
     assert [path.name for path in (tmp_path / "cdlabel" / "bundles").iterdir()] == [folder.name]
 
 
+def test_a_bundle_with_a_teacher_folder_is_fetched_whole(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    names = (*BUNDLE_FILES[:2], "teacher/config.json", "teacher/model.safetensors")
+    store = open_store(f"{bucket}/bundle")
+    for name in names:
+        store.create(name, name.encode())
+    folder = local_bundle(f"{bucket}/bundle")
+    found = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    assert found == {name: name for name in names}
+
+
 def test_a_bundle_that_is_not_there_is_named(bucket: str):
     with pytest.raises(BundleError, match="does not exist"):
         local_bundle(f"{bucket}/bundle")

@@ -18,13 +18,13 @@ from cdmodel.train_settings import ConfidenceSettings, StudentSettings, TrainSet
 from cdmodel.training import (
     StudentLessons,
     TeacherLesson,
-    save_weights,
     score_student,
     score_teacher,
     seed_networks,
     train_student,
     train_teacher,
 )
+from cdmodel.weights import write_weights
 
 GEOMETRY = ClipGeometry(frames=8, height=32, width=32)
 SPEC = ModelSpec(
@@ -231,8 +231,8 @@ def test_looking_at_new_clips_changes_nothing():
 
 def test_saved_weights_do_not_depend_on_memory_layout(tmp_path):
     network = _teacher()
-    save_weights(network, tmp_path / "last.safetensors")
-    save_weights(network.to(memory_format=torch.contiguous_format), tmp_path / "first.safetensors")
+    write_weights(network, tmp_path / "last.safetensors")
+    write_weights(network.to(memory_format=torch.contiguous_format), tmp_path / "first.safetensors")
     assert (tmp_path / "last.safetensors").read_bytes() == (tmp_path / "first.safetensors").read_bytes()
 
 
