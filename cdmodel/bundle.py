@@ -75,8 +75,8 @@ class BundleManifest:
     calibration: Calibration
     default_policy: Annotated[EscalationPolicy, Field(discriminator="kind")]
     default_aggregation: Annotated[Aggregation, Field(discriminator="kind")]
-    gain_at_share: tuple[float, ...] = ()
-    """Smallest gains that escalate 0 %, 5 % ... 100 % of the clips of ``cal``: what a budget is turned into a policy by."""
+    value_at_share: tuple[float, ...] = ()
+    """Smallest values of ``video_gain`` that escalate 0 %, 5 % ... 100 % of the clips of ``cal``: budgets are read off it."""
     risk: RiskCurve | None = None
     """Harm of each threshold on the role ``risk``; None where there was no such role, so that nothing is certified."""
     provenance: dict[str, JsonValue]

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from cdmodel.aggregation import Aggregation, Judge, MeanProbability
 from cdmodel.calibration import Calibration
 from cdmodel.calibration_fit import fit_calibration
-from cdmodel.defaults_fit import fit_defaults, gain_thresholds
+from cdmodel.defaults_fit import fit_defaults, values_at_shares
 from cdmodel.labels import LabelKind
-from cdmodel.policies import Gain
+from cdmodel.policies import VideoGain
 from cdmodel.replay import CachedVideo, ClipFlops, ScoredVideo, calibrate, dense_teacher, harm, replay
 from cdmodel.risk import RiskCurve, RiskPoint, harm_by_group
 
@@ -29,10 +29,10 @@ class Decisions:
     """How a bundle turns answers into labels."""
 
     calibration: Calibration
-    policy: Gain
+    policy: VideoGain
     aggregation: Aggregation
-    gain_at_share: tuple[float, ...]
-    """The smallest gain that escalates each of ``REFERENCE_SHARES`` of the clips of ``cal``."""
+    value_at_share: tuple[float, ...]
+    """The smallest value of a clip that escalates each of ``REFERENCE_SHARES`` of the clips of ``cal``."""
     risk: RiskCurve | None
     """None where there is no video in the role ``risk``."""
 
@@ -54,19 +54,19 @@ def fit_decisions(
     calibration = fit_calibration(cal, kind)
     scored = [calibrate(video, calibration, kind) for video in cal]
     defaults = fit_defaults(scored, kind, flops)
-    calibration = replace(calibration, video_temperature=defaults.video_temperature)
+    judge = defaults.judge(kind)
     decisions = Decisions(
-        calibration=calibration,
+        calibration=replace(calibration, video_temperature=defaults.video_temperature),
         policy=defaults.policy,
         aggregation=defaults.aggregation,
-        gain_at_share=gain_thresholds(scored, REFERENCE_SHARES),
+        value_at_share=values_at_shares(scored, judge, REFERENCE_SHARES),
         risk=None,
     )
     if not risk:
         return decisions
-    ladder = gain_thresholds(scored, RISK_SHARES)
+    ladder = values_at_shares(scored, judge, RISK_SHARES)
     unseen = [calibrate(video, calibration, kind) for video in risk]
-    return replace(decisions, risk=measure_risk(unseen, ladder, decisions.judge(kind), flops))
+    return replace(decisions, risk=measure_risk(unseen, ladder, judge, flops))
 
 
 def measure_risk(videos: Sequence[ScoredVideo], ladder: Sequence[float], judge: Judge, flops: ClipFlops) -> RiskCurve:
@@ -77,11 +77,11 @@ def measure_risk(videos: Sequence[ScoredVideo], ladder: Sequence[float], judge: 
     dense = dense_teacher(Judge(aggregation=MeanProbability(), label_kind=judge.label_kind), videos, flops)
     groups = [video.group for video in videos]
     points: list[RiskPoint] = []
-    for gain in sorted(set(ladder)):
-        run = replay(Gain(min_gain=gain), judge, videos, flops)
+    for value in sorted(set(ladder)):
+        run = replay(VideoGain(min_value=value), judge, videos, flops)
         points.append(
             RiskPoint(
-                min_gain=gain,
+                min_value=value,
                 escalated_share=run.escalated_share,
                 harm_G=harm_by_group(harm(run, dense), groups),
             )

@@ -25,7 +25,7 @@ from cdmodel.metrics import (
     mean_average_precision,
 )
 from cdmodel.oracles import replay_oracles
-from cdmodel.policies import DenseStudent, DenseTeacher, EscalationPolicy, Gain, RandomClips
+from cdmodel.policies import DenseStudent, DenseTeacher, EscalationPolicy, Gain, RandomClips, VideoGain
 from cdmodel.replay import CachedVideo, ClipFlops, Replay, ScoredVideo, calibrate, harm, replay, truth_of
 from cdmodel.risk import Certificate, RiskCurve, certify
 from cdmodel.sweeps import Ladder, Side, build_ladders
@@ -149,7 +149,7 @@ class CertifiedPoint:
     delta: float
     groups: int
     setting: float | None
-    """Smallest gain that is escalated; None where nothing could be certified."""
+    """Smallest value that is escalated; None where nothing could be certified."""
     harm_on_test: float | None
     saved_flops_share: float | None
     reason: str | None
@@ -377,12 +377,12 @@ def _certify(
             saved_flops_share=None,
             reason=found.reason,
         )
-    run = replay(Gain(min_gain=found.min_gain), subject.judge, videos, subject.flops)
+    run = replay(VideoGain(min_value=found.min_value), subject.judge, videos, subject.flops)
     return CertifiedPoint(
         epsilon=settings.epsilon,
         delta=settings.delta,
         groups=found.groups,
-        setting=found.min_gain,
+        setting=found.min_value,
         harm_on_test=float(harm(run, bench.dense).mean()),
         saved_flops_share=1.0 - float(run.flops_V.sum() / bench.dense.flops_V.sum()),
         reason=None,
@@ -428,9 +428,13 @@ def _compare_shares(runs: Sequence[_Run], aggregation: Aggregation) -> tuple[dic
     return tuple(
         {"requested": run.cal.escalated_share, "realised": run.test.escalated_share}
         for run in runs
-        if run.ladder.name == "gain" and run.aggregation == aggregation
+        if run.ladder.name == "video_gain" and run.aggregation == aggregation
     )
 
 
 def _setting(policy: EscalationPolicy) -> float | None:
-    return policy.min_gain if isinstance(policy, Gain) else None
+    match policy:
+        case Gain(min_gain=setting) | VideoGain(min_value=setting):
+            return setting
+        case _:
+            return None

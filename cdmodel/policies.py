@@ -300,7 +300,7 @@ class Sequential:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budgeted:
-    """Gain with the threshold at which the bundle's ``cal`` videos gave the teacher this share of their clips.
+    """``video_gain`` with the threshold at which the bundle's ``cal`` videos gave the teacher this share of their clips.
 
     What is spent on another archive differs as far as its clips do.
     """
@@ -316,7 +316,7 @@ class Budgeted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certified:
-    """Gain with the cheapest threshold that is certified: P(harm) <= ``epsilon`` with probability 1 - ``delta``.
+    """``video_gain`` with the cheapest threshold that is certified: P(harm) <= ``epsilon`` with probability 1 - ``delta``.
 
     Harm: the cascade is wrong where the dense teacher is right. Certified on the bundle's ``risk`` videos, for archives
     like them; where they are too few, the dense teacher labels, and says so. Source: Learn then Test, see ``risk``.

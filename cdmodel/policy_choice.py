@@ -11,7 +11,7 @@ import numpy as np
 
 from cdmodel.bundle import BundleManifest
 from cdmodel.errors import ConfigError
-from cdmodel.policies import Budgeted, Certified, DenseTeacher, EscalationPolicy, Gain, PolicyChoice
+from cdmodel.policies import Budgeted, Certified, DenseTeacher, EscalationPolicy, PolicyChoice, VideoGain
 from cdmodel.risk import Certificate, certify
 
 
@@ -40,25 +40,27 @@ def resolve_policy(choice: PolicyChoice, manifest: BundleManifest) -> ResolvedPo
 
 
 def _within_budget(choice: Budgeted, manifest: BundleManifest) -> ResolvedPolicy:
-    gains = manifest.gain_at_share
-    if not gains:
-        raise ConfigError("escalation.teacher_share", "this bundle remembers no gains; train it again, or set min_gain")
-    gain = float(np.interp(choice.teacher_share, np.linspace(0, 1, len(gains)), gains))
-    return ResolvedPolicy(policy=Gain(min_gain=gain), remark="")
+    values = manifest.value_at_share
+    if not values:
+        raise ConfigError(
+            "escalation.teacher_share", "this bundle remembers no values; train it again, or set min_value"
+        )
+    value = float(np.interp(choice.teacher_share, np.linspace(0, 1, len(values)), values))
+    return ResolvedPolicy(policy=VideoGain(min_value=value), remark="")
 
 
 def _with_certificate(choice: Certified, manifest: BundleManifest) -> ResolvedPolicy:
     if manifest.risk is None:
         raise ConfigError(
-            "escalation", "this bundle had no videos in the role risk, so that nothing can be certified; set min_gain"
+            "escalation", "this bundle had no videos in the role risk, so that nothing can be certified; set min_value"
         )
     found = certify(manifest.risk, choice.epsilon, choice.delta)
     if isinstance(found, Certificate):
         return ResolvedPolicy(
-            policy=Gain(min_gain=found.min_gain),
+            policy=VideoGain(min_value=found.min_value),
             remark=(
                 f"certified on {found.groups} groups: harm above {choice.epsilon:g} has probability {choice.delta:g} "
-                f"at most; gain above {found.min_gain:.4g} goes to the teacher"
+                f"at most; clips worth more than {found.min_value:.4g} go to the teacher"
             ),
         )
     return ResolvedPolicy(policy=DenseTeacher(), remark=f"{found.reason}; the teacher labels every clip")

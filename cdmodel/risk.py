@@ -29,7 +29,7 @@ class RiskPoint:
     """What one threshold of the gain policy would have cost in harm."""
 
     __pydantic_config__: ClassVar = FORBID_UNKNOWN
-    min_gain: float
+    min_value: float
     escalated_share: float
     """Of the clips of all videos, 0 to 1."""
     harm_G: tuple[float, ...]
@@ -57,8 +57,8 @@ class RiskCurve:
         if not 0 <= self.groups <= self.videos:
             raise ValueError(f"{self.videos} videos cannot lie in {self.groups} groups")
         for cautious, bold in pairwise(self.points):
-            if cautious.min_gain >= bold.min_gain or cautious.escalated_share < bold.escalated_share:
-                raise ValueError("points must rise in min_gain and not rise in escalated_share")
+            if cautious.min_value >= bold.min_value or cautious.escalated_share < bold.escalated_share:
+                raise ValueError("points must rise in min_value and not rise in escalated_share")
         if any(len(point.harm_G) > self.groups for point in self.points):
             raise ValueError(f"more groups harmed than the {self.groups} there are")
         if self.has_whole_losses and any(harm != 1 for point in self.points for harm in point.harm_G):
@@ -77,7 +77,7 @@ class Certificate:
     __pydantic_config__: ClassVar = FORBID_UNKNOWN
     epsilon: float
     delta: float
-    min_gain: float
+    min_value: float
     """The boldest threshold that is certified."""
     escalated_share: float
     groups: int
@@ -142,7 +142,7 @@ def certify(
         certificate = Certificate(
             epsilon=epsilon,
             delta=delta,
-            min_gain=point.min_gain,
+            min_value=point.min_value,
             escalated_share=point.escalated_share,
             groups=curve.groups,
             observed_harm=math.fsum(point.harm_G) / curve.groups,

@@ -205,7 +205,7 @@ def _write_bundle(folder: Path, work: WorkFolder, fitted: FittedBundle, plan: _P
             calibration=decisions.calibration,
             default_policy=decisions.policy,
             default_aggregation=decisions.aggregation,
-            gain_at_share=decisions.gain_at_share,
+            value_at_share=decisions.value_at_share,
             risk=decisions.risk,
             provenance=_describe_origin(fitted, plan, read),
             metrics=fitted.metrics,

@@ -35,7 +35,7 @@ def _losses(harm_G):
 def _curve(losses_PG, *, videos=None):
     """Return a curve of one point per row of losses, thresholds 0.0, 0.1 ..., shares falling."""
     points = tuple(
-        RiskPoint(min_gain=round(0.1 * place, 1), escalated_share=1 - place / 10, harm_G=_losses(harm_G))
+        RiskPoint(min_value=round(0.1 * place, 1), escalated_share=1 - place / 10, harm_G=_losses(harm_G))
         for place, harm_G in enumerate(losses_PG)
     )
     groups = len(losses_PG[0])
@@ -179,7 +179,7 @@ def test_a_whole_sequence_of_thresholds_shares_one_delta(draw, videos_in_group, 
         losses_PG = [draw(random, groups, mean) for mean in means]
         outcome = certify(_curve(losses_PG, videos=videos_in_group * groups), EPSILON, DELTA, bound=bound)
         certified += isinstance(outcome, Certificate)
-        violations += isinstance(outcome, Certificate) and outcome.min_gain > 0.25
+        violations += isinstance(outcome, Certificate) and outcome.min_value > 0.25
     assert violations <= binom.ppf(0.999, 300, DELTA)
     assert certified > 200
 
@@ -214,7 +214,7 @@ def test_the_boldest_threshold_before_the_first_failure_is_certified():
     assert certify(curve, EPSILON, DELTA) == Certificate(
         epsilon=EPSILON,
         delta=DELTA,
-        min_gain=0.1,
+        min_value=0.1,
         escalated_share=0.9,
         groups=100,
         observed_harm=0.01,
@@ -265,7 +265,9 @@ def test_harm_is_averaged_within_a_group_and_zeros_are_left_out():
 
 
 def test_a_curve_and_its_outcomes_survive_json():
-    curve = RiskCurve(groups=3, videos=7, points=(RiskPoint(min_gain=-0.02, escalated_share=0.5, harm_G=(1 / 3, 0.1)),))
+    curve = RiskCurve(
+        groups=3, videos=7, points=(RiskPoint(min_value=-0.02, escalated_share=0.5, harm_G=(1 / 3, 0.1)),)
+    )
     for value in (curve, certify(curve, EPSILON, DELTA), certify(_curve([_flags(0)]), EPSILON, DELTA)):
         adapter = TypeAdapter(type(value))
         assert adapter.validate_json(adapter.dump_json(value)) == value
@@ -279,7 +281,7 @@ def test_a_curve_with_a_stranger_in_it_is_refused():
 @pytest.mark.parametrize(
     ("points", "groups", "videos", "complaint"),
     [
-        ([(0.1, 0.5, ()), (0.1, 0.4, ())], 9, 9, "rise in min_gain"),
+        ([(0.1, 0.5, ()), (0.1, 0.4, ())], 9, 9, "rise in min_value"),
         ([(0.1, 0.5, ()), (0.2, 0.6, ())], 9, 9, "not rise in escalated_share"),
         ([(0.1, 0.5, (1.0, 1.0))], 1, 5, "more groups harmed"),
         ([(0.1, 0.5, (0.5,))], 9, 9, "0 or 1"),
@@ -295,6 +297,6 @@ def test_a_curve_that_cannot_be_is_refused(points, groups, videos, complaint):
             groups=groups,
             videos=videos,
             points=tuple(
-                RiskPoint(min_gain=gain, escalated_share=share, harm_G=harm_G) for gain, share, harm_G in points
+                RiskPoint(min_value=gain, escalated_share=share, harm_G=harm_G) for gain, share, harm_G in points
             ),
         )
