@@ -10,6 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+WIDENING = 5
+"""How many times wider the last stage is than the first."""
+
 
 def build_teacher(*, num_classes: int, frames: int, height: int, width: int, channels: int = 24) -> nn.Module:
     """Return a network that maps normalised RGB clips [N, T, 3, H, W] to logits [N, K].
@@ -29,31 +32,41 @@ class Teacher(nn.Module):
 
     def __init__(self, *, num_classes: int, channels: int) -> None:
         super().__init__()
-        first, second, third, fourth = channels, channels * 4 // 3, channels * 8 // 3, channels * 5
-        self.stem = nn.Sequential(
-            nn.Conv3d(6, first, (1, 5, 5), stride=(1, 2, 2), padding=(0, 2, 2), bias=False),
-            nn.BatchNorm3d(first),
-            nn.ReLU(inplace=True),
-            nn.Conv3d(first, first, (3, 1, 1), padding=(1, 0, 0), bias=False),
-            nn.BatchNorm3d(first),
-            nn.ReLU(inplace=True),
-        )
-        self.blocks = nn.Sequential(
-            _ResidualBlock(first, second, stride_T=1, stride_HW=2),
-            _ResidualBlock(second, second, stride_T=1, stride_HW=1),
-            _ResidualBlock(second, third, stride_T=2, stride_HW=2),
-            _ResidualBlock(third, third, stride_T=1, stride_HW=1),
-            _ResidualBlock(third, fourth, stride_T=2, stride_HW=2),
-        )
+        self.stem = build_stem(channels)
+        self.blocks = build_blocks(channels)
         self.dropout = nn.Dropout(0.3)
-        self.classify = nn.Linear(2 * fourth, num_classes)
+        self.classify = nn.Linear(2 * WIDENING * channels, num_classes)
 
     def forward(self, clips_NTCHW: Tensor) -> Tensor:
         """Return logits [N, K]."""
-        x_NCTHW = self.blocks(self.stem(_show_motion(clips_NTCHW)))
+        x_NCTHW = self.blocks(self.stem(show_motion(clips_NTCHW)))
         pooled_NC = torch.cat([x_NCTHW.mean(dim=(2, 3, 4)), x_NCTHW.amax(dim=(2, 3, 4))], dim=1)
         logits_NK: Tensor = self.classify(self.dropout(pooled_NC))
         return logits_NK
+
+
+def build_stem(channels: int) -> nn.Sequential:
+    """Return the first layers: [N, 6, T, H, W] of ``show_motion`` to [N, channels, T, H / 2, W / 2]."""
+    return nn.Sequential(
+        nn.Conv3d(6, channels, (1, 5, 5), stride=(1, 2, 2), padding=(0, 2, 2), bias=False),
+        nn.BatchNorm3d(channels),
+        nn.ReLU(inplace=True),
+        nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0), bias=False),
+        nn.BatchNorm3d(channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def build_blocks(channels: int) -> nn.Sequential:
+    """Return five residual blocks: ``channels`` to ``WIDENING * channels``, a quarter of the time, an eighth of the size."""
+    second, third, fourth = channels * 4 // 3, channels * 8 // 3, channels * WIDENING
+    return nn.Sequential(
+        _ResidualBlock(channels, second, stride_T=1, stride_HW=2),
+        _ResidualBlock(second, second, stride_T=1, stride_HW=1),
+        _ResidualBlock(second, third, stride_T=2, stride_HW=2),
+        _ResidualBlock(third, third, stride_T=1, stride_HW=1),
+        _ResidualBlock(third, fourth, stride_T=2, stride_HW=2),
+    )
 
 
 class _ResidualBlock(nn.Module):
@@ -83,7 +96,7 @@ class _ResidualBlock(nn.Module):
         return torch.relu(self.time(self.space(x_NCTHW)) + self.shortcut(x_NCTHW))
 
 
-def _show_motion(clips_NTCHW: Tensor) -> Tensor:
+def show_motion(clips_NTCHW: Tensor) -> Tensor:
     """Return [N, 6, T, H, W]: the pixels, and their deviation from the clip's mean picture, where only motion is."""
     x_NCTHW = clips_NTCHW.transpose(1, 2)
     both_NCTHW = torch.cat([x_NCTHW, x_NCTHW - x_NCTHW.mean(dim=2, keepdim=True)], dim=1)

@@ -122,7 +122,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
         ("cdmodel.nowhere:build", {}),
         ("cdmodel.student:nothing", {}),
         ("cdmodel.student:TOP_PROBABILITIES", {}),
-        ("cdmodel.student:build_student", {"colour": 1}),
+        ("cdmodel.student:build_student", {"flavour": 1}),
     ],
 )
 def test_a_builder_that_does_not_work_is_named(folder, builder, arguments):
