@@ -112,10 +112,15 @@ def _rival_ladders(videos: Sequence[ScoredVideo], judge: Judge) -> Iterator[Ladd
 def score_at_shares(
     policy: EscalationPolicy, videos: Sequence[ScoredVideo], judge: Judge, shares: Sequence[float]
 ) -> list[float]:
-    """Return the values of a threshold policy's score above which these shares of all clips lie, falling."""
+    """Return the values of a threshold policy's score above which these shares of all clips lie, in order of ``shares``.
+
+    Of N clips, round(share N) lie above, ties apart: the threshold is the score of the next clip, or for all of them
+    the largest number below every score.
+    """
     scores = [clip_score(policy, video.student, judge) for video in videos]
-    score_N = np.concatenate([score_N for score_N in scores if score_N is not None])
-    return [float(value) for value in np.quantile(score_N, 1.0 - np.asarray(shares))]
+    falling_N = -np.sort(-np.concatenate([score_N for score_N in scores if score_N is not None]))
+    rungs_N = np.append(falling_N, np.nextafter(falling_N[-1], -np.inf))
+    return [float(rungs_N[round(share * len(falling_N))]) for share in shares]
 
 
 def _ladder(name: str, side: Side, values: Sequence[float], make: Callable[[float], EscalationPolicy]) -> Ladder:
