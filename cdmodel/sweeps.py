@@ -84,22 +84,17 @@ def _rival_ladders(videos: Sequence[ScoredVideo], judge: Judge) -> Iterator[Ladd
 
     yield Ladder(name="dense_teacher", side="baselines", rungs=((None, DenseTeacher()),))
     yield Ladder(name="dense_student", side="baselines", rungs=((None, DenseStudent()),))
-    peaks, margins = scores(MaxProbability(threshold=0.5)), scores(Margin(threshold=0.5))
-    yield _ladder("max_prob", "baselines", peaks, lambda v: MaxProbability(threshold=_unit(-v)))
-    yield _ladder("margin", "baselines", margins, lambda v: Margin(threshold=_unit(-v)))
-    yield _ladder("entropy", "baselines", scores(Entropy(threshold=0.5)), lambda v: Entropy(threshold=_unit(v)))
-    yield _ladder(
-        "self_confidence",
-        "baselines",
-        scores(SelfConfidence(threshold=0.5)),
-        lambda v: SelfConfidence(threshold=_unit(-v)),
-    )
-    yield _ladder(
-        "teacher_confidence",
-        "baselines",
-        scores(TeacherConfidence(min_confidence=0.5)),
-        lambda v: TeacherConfidence(min_confidence=_unit(v)),
-    )
+    # What is escalated below a threshold has the threshold's negative for a score.
+    peaks = [_unit(-score) for score in scores(MaxProbability(threshold=0.5))]
+    margins = [_unit(-score) for score in scores(Margin(threshold=0.5))]
+    entropies = [_unit(score) for score in scores(Entropy(threshold=0.5))]
+    own = [_unit(-score) for score in scores(SelfConfidence(threshold=0.5))]
+    teachers = [_unit(score) for score in scores(TeacherConfidence(min_confidence=0.5))]
+    yield _ladder("max_prob", "baselines", peaks, lambda v: MaxProbability(threshold=v))
+    yield _ladder("margin", "baselines", margins, lambda v: Margin(threshold=v))
+    yield _ladder("entropy", "baselines", entropies, lambda v: Entropy(threshold=v))
+    yield _ladder("self_confidence", "baselines", own, lambda v: SelfConfidence(threshold=v))
+    yield _ladder("teacher_confidence", "baselines", teachers, lambda v: TeacherConfidence(min_confidence=v))
     yield _ladder("agreement", "baselines", CONFIDENCES, lambda v: Agreement(threshold=v))
     yield _ladder("early_exit", "baselines", CONFIDENCES, lambda v: EarlyExit(threshold=v))
     yield _ladder("top_saliency", "baselines", CLIP_COUNTS, lambda v: TopSaliency(clips=int(v)))
