@@ -19,7 +19,7 @@ from cdmodel.sweeps import score_at_shares
 
 PRICE_OF_DENSE_TEACHER = 0.05
 """Video accuracy that the teacher on every clip has to bring to be worth it, in choosing the default threshold."""
-SHARES = tuple(round(0.02 * step, 2) for step in range(1, 31))
+SHARES = tuple(round(0.02 * step, 2) for step in range(31))
 """Of the clips: where the default threshold is looked for."""
 POOL_SHARES = (0.1, 0.25, 0.5)
 """At which an aggregation is judged: it must serve whatever is escalated."""
@@ -59,7 +59,7 @@ def fit_defaults(videos: Sequence[ScoredVideo], kind: LabelKind, flops: ClipFlop
 
 
 def gain_thresholds(videos: Sequence[ScoredVideo], shares: Sequence[float]) -> tuple[float, ...]:
-    """Return the smallest gains at which about these shares of the videos' clips are escalated, cautious ones last."""
+    """Return the smallest gains at which about these shares of the videos' clips are escalated, cautious ones last where shares rise."""
     judge = Judge(aggregation=WeightedMean())  # a gain does not depend on it
     gains = score_at_shares(Gain(min_gain=0.0), videos, judge, shares)
     return tuple(min(max(gain, -1.0), 1.0) for gain in gains)
