@@ -43,7 +43,14 @@ def _within_budget(choice: Budgeted, manifest: BundleManifest) -> ResolvedPolicy
     gains = manifest.gain_at_share
     if not gains:
         raise ConfigError("escalation.teacher_share", "this bundle remembers no gains; train it again, or set min_gain")
-    gain = float(np.interp(choice.teacher_share, np.linspace(0, 1, len(gains)), gains))
+    match choice.teacher_share:
+        # Nothing and everything are meant for every archive, whatever gains ``cal`` happened to have.
+        case 0:
+            gain = 1.0
+        case 1:
+            gain = -1.0
+        case share:
+            gain = float(np.interp(share, np.linspace(0, 1, len(gains)), gains))
     return ResolvedPolicy(policy=Gain(min_gain=gain), remark="")
 
 
