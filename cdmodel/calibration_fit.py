@@ -67,7 +67,8 @@ def video_logits(probabilities_VK: Float64Array, kind: LabelKind) -> Float64Arra
 def fit_calibration(videos: Sequence[CachedVideo], kind: LabelKind, *, in_context: bool = True) -> Calibration:
     """Fit everything but the video temperature. All confidences become P(right), whatever they were taught as.
 
-    Without ``in_context`` each confidence is a function of its own head's answer to its own clip, as in the ablations.
+    Without ``in_context`` each of the student's confidences is a function of its own head's answer to its own clip, as
+    in the ablations; the confidences in the teacher's answers stay as they are.
     """
     _require(len(videos), "calibration")
     clips_V = [len(video.teacher_logits_NK) for video in videos]
