@@ -125,7 +125,9 @@ def _escalate(
     return np.stack(columns, axis=1)
 
 
-def _score(score: Score, video: ScoredVideo, raw: CachedVideo) -> Float64Array:
+def _score(  # noqa: PLR0911 - one case a score
+    score: Score, video: ScoredVideo, raw: CachedVideo
+) -> Float64Array:
     match score:
         case "raw_max_prob":
             logits_NK = raw.student.logits_NK.astype(np.float64)

@@ -59,7 +59,7 @@ def fit_defaults(videos: Sequence[ScoredVideo], kind: LabelKind, flops: ClipFlop
 
 
 def gain_thresholds(videos: Sequence[ScoredVideo], shares: Sequence[float]) -> tuple[float, ...]:
-    """Return the smallest gains at which about these shares of the videos' clips are escalated, cautious ones last where shares rise."""
+    """Return the gains above which about these shares of the videos' clips lie, cautious ones last where shares rise."""
     judge = Judge(aggregation=WeightedMean())  # a gain does not depend on it
     gains = score_at_shares(Gain(min_gain=0.0), videos, judge, shares)
     return tuple(min(max(gain, -1.0), 1.0) for gain in gains)

@@ -252,7 +252,8 @@ class CentreClips:
 class MotionClips:
     """The teacher on the clips at ``clips`` equal steps of the cumulative motion; the others do not count.
 
-    Fewer clips where one clip holds several steps. Source: MGSampler, Zhi et al. 2021, with whole clips for frames. The student is run for its frames alone.
+    Fewer clips where one clip holds several steps. The student is run for its frames alone. Source: MGSampler, Zhi et
+    al. 2021, with whole clips for frames.
     """
 
     __pydantic_config__: ClassVar = FORBID_UNKNOWN
