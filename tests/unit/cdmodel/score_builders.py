@@ -100,11 +100,11 @@ def cached_video(
 
 
 def specialist_videos(
-    seed: int, videos: int = 120, clips: int = 6, labels: int = 4, *, kind: LabelKind = "single", head: str = "knows"
+    seed: int, videos: int = 120, clips: int = 5, labels: int = 4, *, kind: LabelKind = "single", head: str = "knows"
 ) -> list[CachedVideo]:
     """Return videos of a world with a specialist teacher (the stress set (d) of the plan of ablations).
 
-    Half of the clips are hard for the student. On half of those the teacher is sure to be right, on the others it is as
+    Four of five clips are hard for the student. On half of those the teacher is sure to be right, on the others it is as
     lost as the student, which nothing but the teacher's confidence tells: the student's own is low on both.
     ``head`` says what the student's opinion of the teacher is: ``knows``, or ``noise``.
     """
@@ -114,7 +114,7 @@ def specialist_videos(
         true = [int(random.integers(labels))]
         if kind == "multi" and random.random() < 0.5:
             true = sorted({*true, int(random.integers(labels))})
-        hard_N = random.random(clips) < 0.5
+        hard_N = random.random(clips) < 0.8
         skilled_N = ~hard_N | (random.random(clips) < 0.5)
         made.append(
             cached_video(
