@@ -23,7 +23,7 @@ from cdmodel.metrics import cost_weights
 from cdmodel.replay import CachedVideo, ScoredVideo, calibrate, truth_of
 
 Float64Array = NDArray[np.float64]
-Score = Literal["raw_max_prob", "max_prob", "q_student", "q_teacher", "gain", "rank_in_video"]
+Score = Literal["raw_max_prob", "max_prob", "q_student", "q_teacher", "raw_q_teacher", "gain", "rank_in_video"]
 ESCALATED_SHARES = np.linspace(0.0, 1.0, 41)
 REFERENCE, FULL_METHOD = "A2", "A8"
 
@@ -49,7 +49,7 @@ ROUTES: Mapping[str, Route] = {
     "A7": Route(score="q_teacher", meaning="P(teacher right) alone"),
     "A8": Route(score="gain", meaning="gain: the full method"),
     "A9": Route(score="max_prob", meaning="Gatekeeper, largest probability"),
-    "A10": Route(score="q_teacher", meaning="frozen student, post-hoc difference of probabilities"),
+    "A10": Route(score="raw_q_teacher", meaning="frozen student, post-hoc difference of probabilities"),
     "A11": Route(score="rank_in_video", meaning="SCSampler saliency: rank within the video"),
     "A12": Route(score="gain", meaning="gain, confidence may not shape the features"),
     "A8_correct": Route(score="gain", meaning="gain, taught whether the teacher was right"),
@@ -108,8 +108,8 @@ def _escalate(
     """Return [V, R]: right or not under the plain mean, the best-scored share of all clips answered by the teacher."""
     scored = [calibrate(video, calibration, kind) for video in videos]
     score_N = np.concatenate([_score(route.score, v, raw) for v, raw in zip(scored, videos, strict=True)])
-    student_NK = np.concatenate([video.student.probabilities_NK for video in scored])
-    teacher_NK = np.concatenate([video.teacher.probabilities_NK for video in scored])
+    student_NK = np.concatenate([video.student.probabilities_NK for video in scored]).astype(np.float64)
+    teacher_NK = np.concatenate([video.teacher.probabilities_NK for video in scored]).astype(np.float64)
     starts_V = np.cumsum([0, *(len(video.student.q_student_N) for video in scored)])[:-1]
     truth_VK = truth_of(scored)
     # A stable order: ties go to earlier clips, and every share is met exactly.
@@ -123,7 +123,9 @@ def _escalate(
     return np.stack(columns, axis=1)
 
 
-def _score(score: Score, video: ScoredVideo, raw: CachedVideo) -> Float64Array:
+def _score(  # noqa: PLR0911 - one case a score
+    score: Score, video: ScoredVideo, raw: CachedVideo
+) -> Float64Array:
     match score:
         case "raw_max_prob":
             logits_NK = raw.student.logits_NK.astype(np.float64)
@@ -135,6 +137,9 @@ def _score(score: Score, video: ScoredVideo, raw: CachedVideo) -> Float64Array:
             return np.asarray(-video.student.q_student_N.astype(np.float64))
         case "q_teacher":
             return video.student.q_teacher_N.astype(np.float64)
+        case "raw_q_teacher":
+            # Taught a difference of probabilities: calibrating it to P(teacher right) could turn its order around.
+            return raw.student.q_teacher_logit_N.astype(np.float64)
         case "gain":
             return np.asarray(video.student.q_teacher_N.astype(np.float64) - video.student.q_student_N)
         case "rank_in_video":

@@ -20,6 +20,8 @@ from cdmodel.setting_groups import FORBID_UNKNOWN
 Float64Array = NDArray[np.float64]
 
 SMALLEST = 1e-6
+SUREST_LOGIT = 15.0
+"""No confidence lies beyond, so that float32 keeps it off 0 and 1 and every gain is strictly above -1."""
 CLIP_FEATURES = (
     "q_teacher_logit",
     "q_student_logit",
@@ -48,9 +50,11 @@ class ConfidenceMap:
     bias: float = 0.0
 
     def __call__(self, features_NF: Float64Array) -> FloatArray:
-        """Return P(right) per row, float32."""
-        logit_N = features_NF @ np.asarray(self.weights) + self.bias
-        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logit_N, -60.0, 60.0))), dtype=np.float32)
+        """Return P(right) per row, float32, never quite 0 or 1; the same bits whichever rows stand beside it."""
+        # Not a matrix product: BLAS sums a row differently at the end of its blocks, so that a live run, which asks
+        # about some clips, would differ from a replay of all of them in the last bit.
+        logit_N = (features_NF * np.asarray(self.weights)).sum(axis=1) + self.bias
+        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logit_N, -SUREST_LOGIT, SUREST_LOGIT))), dtype=np.float32)
 
 
 def _believe(features: tuple[str, ...], name: str) -> ConfidenceMap:
@@ -125,7 +129,8 @@ def describe_clips(raw: StudentLogits, temperature: float, kind: LabelKind) -> F
 
     The video's view is the mean of its clips' probabilities, weighted by how far the student trusts each. ``support`` is
     the log of that view's probability of the clip's own answer, ``divergence`` the Kullback-Leibler divergence of the
-    clip from it, ``video_peak`` its largest log-probability; the last two say how a clip's confidence stands out.
+    clip from it (with several labels, the sum of theirs), ``video_peak`` its largest log-probability; the last two say
+    how a clip's confidence stands out.
     """
     probabilities_NK = probabilities_of(raw.logits_NK, kind, temperature)
     q_teacher_N = np.clip(raw.q_teacher_logit_N.astype(np.float64), -12.0, 12.0)
@@ -138,7 +143,7 @@ def describe_clips(raw: StudentLogits, temperature: float, kind: LabelKind) -> F
             q_student_N,
             _certainty(probabilities_NK, kind),
             np.log(np.maximum(view_K[answer_N], SMALLEST)),
-            _divergence(probabilities_NK, view_K),
+            _divergence(probabilities_NK, view_K, kind),
             np.full(len(answer_N), np.log(max(float(view_K.max()), SMALLEST))),
             q_teacher_N - q_teacher_N.mean(),
             q_student_N - q_student_N.mean(),
@@ -186,9 +191,11 @@ def normalised_entropy(probabilities_NK: NDArray[np.floating], kind: LabelKind) 
     """Return the entropy of each row as a share of its maximum, 0 to 1; with several labels, the mean over the labels."""
     p_NK = np.clip(probabilities_NK.astype(np.float64), 1e-12, 1.0)
     if kind == "single":
-        return np.asarray(-(p_NK * np.log(p_NK)).sum(axis=1) / np.log(p_NK.shape[1]))
-    against_NK = np.maximum(1.0 - p_NK, 1e-12)
-    return np.asarray(-(p_NK * np.log(p_NK) + against_NK * np.log(against_NK)).mean(axis=1) / np.log(2.0))
+        share_N = -(p_NK * np.log(p_NK)).sum(axis=1) / np.log(p_NK.shape[1])
+    else:
+        against_NK = np.maximum(1.0 - p_NK, 1e-12)
+        share_N = -(p_NK * np.log(p_NK) + against_NK * np.log(against_NK)).mean(axis=1) / np.log(2.0)
+    return np.asarray(np.clip(share_N, 0.0, 1.0))
 
 
 def top_margin(probabilities_NK: NDArray[np.floating]) -> Float64Array:
@@ -207,6 +214,12 @@ def _weighted_view(probabilities_NK: Float64Array, trust_N: Float64Array) -> Flo
     return np.asarray((weights_N / weights_N.sum()) @ probabilities_NK)
 
 
-def _divergence(probabilities_NK: Float64Array, view_K: Float64Array) -> Float64Array:
-    p_NK, view_K = np.maximum(probabilities_NK, SMALLEST), np.maximum(view_K, SMALLEST)
-    return np.asarray((p_NK * np.log(p_NK / view_K)).sum(axis=1))
+def _divergence(probabilities_NK: Float64Array, view_K: Float64Array, kind: LabelKind) -> Float64Array:
+    divergence_N = _relative_entropy(probabilities_NK, view_K)
+    # With several labels each is a distribution of its own, over true and false.
+    return divergence_N if kind == "single" else divergence_N + _relative_entropy(1 - probabilities_NK, 1 - view_K)
+
+
+def _relative_entropy(p_NK: Float64Array, q_K: Float64Array) -> Float64Array:
+    p_NK, q_K = np.maximum(p_NK, SMALLEST), np.maximum(q_K, SMALLEST)
+    return np.asarray((p_NK * np.log(p_NK / q_K)).sum(axis=1))

@@ -67,7 +67,8 @@ def video_logits(probabilities_VK: Float64Array, kind: LabelKind) -> Float64Arra
 def fit_calibration(videos: Sequence[CachedVideo], kind: LabelKind, *, in_context: bool = True) -> Calibration:
     """Fit everything but the video temperature. All confidences become P(right), whatever they were taught as.
 
-    Without ``in_context`` each confidence is a function of its own head's answer to its own clip, as in the ablations.
+    Without ``in_context`` each confidence is a function of one thing alone, as in the ablations: of its own head's answer
+    to its own clip, and where the teacher was not preceded by a student, of its largest probability.
     """
     _require(len(videos), "calibration")
     clips_V = [len(video.teacher_logits_NK) for video in videos]
@@ -93,8 +94,8 @@ def fit_calibration(videos: Sequence[CachedVideo], kind: LabelKind, *, in_contex
         teacher_temperature=teacher_temperature,
         q_teacher=calibration.q_teacher,
         q_student=calibration.q_student,
-        teacher_answer=fit_confidence(answers_NF, teacher_right_N, group_N, ANSWER_FEATURES.index("q_teacher_logit")),
-        teacher_alone=fit_confidence(alone_NF, teacher_right_N, group_N, ALONE_FEATURES.index("log_peak")),
+        teacher_answer=choose(answers_NF, teacher_right_N, group_N, ANSWER_FEATURES.index("q_teacher_logit")),
+        teacher_alone=choose(alone_NF, teacher_right_N, group_N, ALONE_FEATURES.index("log_peak")),
     )
 
 

@@ -199,7 +199,7 @@ def _run_teacher(
         teacher_seconds=meter.wall_seconds,
         gpu_seconds=meter.gpu_seconds,
     )
-    return np.concatenate(parts), seen, cost
+    return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32), seen, cost
 
 
 class _DeviceMeter:

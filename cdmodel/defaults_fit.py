@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cdmodel.aggregation import Aggregation, Judge, LogPool
-from cdmodel.calibration_fit import fit_temperature, video_logits
+from cdmodel.calibration_fit import COLDEST, fit_temperature, video_logits
 from cdmodel.labels import LabelKind, log_loss
 from cdmodel.policies import DenseStudent, EscalationPolicy, Gain, VideoGain
 from cdmodel.replay import ClipFlops, Replay, ScoredVideo, replay, truth_of
@@ -19,7 +19,7 @@ from cdmodel.sweeps import score_at_shares
 
 PRICE_OF_DENSE_TEACHER = 0.05
 """Video accuracy that the teacher on every clip has to bring to be worth it, in choosing the default threshold."""
-SHARES = tuple(round(0.02 * step, 2) for step in range(1, 41))
+SHARES = tuple(round(0.02 * step, 2) for step in range(41))
 """Of the clips: where the default threshold is looked for."""
 POOL_SHARES = (0.1, 0.25, 0.5)
 """At which an aggregation is judged: it must serve whatever is escalated."""
@@ -56,7 +56,7 @@ def fit_defaults(videos: Sequence[ScoredVideo], kind: LabelKind, flops: ClipFlop
     for _ in range(2):
         run = replay(policy, defaults.judge(kind), videos, flops)
         colder = _fit_video_temperature(run, videos, kind) * defaults.video_temperature
-        defaults = replace(defaults, video_temperature=colder)
+        defaults = replace(defaults, video_temperature=max(colder, COLDEST))
         policy = _best_trade(defaults.judge(kind), videos, flops)
         defaults = replace(defaults, policy=policy)
     return defaults

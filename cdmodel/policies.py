@@ -227,11 +227,13 @@ class RandomClips:
     __pydantic_config__: ClassVar = FORBID_UNKNOWN
     clips: int
     seed: int = 0
-    """With the video's id, decides which."""
+    """With the video's id, decides which; not negative."""
     kind: Literal["random"] = "random"
 
     def __post_init__(self) -> None:
         _require_clips(self.clips)
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,9 +250,10 @@ class CentreClips:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MotionClips:
-    """The teacher on ``clips`` clips at equal steps of the cumulative motion; the others do not count.
+    """The teacher on the clips at ``clips`` equal steps of the cumulative motion; the others do not count.
 
-    Source: MGSampler, Zhi et al. 2021, with whole clips for frames. The student is run for its frames alone.
+    Fewer clips where one clip holds several steps. The student is run for its frames alone. Source: MGSampler, Zhi et
+    al. 2021, with whole clips for frames.
     """
 
     __pydantic_config__: ClassVar = FORBID_UNKNOWN
@@ -358,4 +361,4 @@ EscalationPolicy = (
 """Decides by itself, from what is known of one video."""
 
 PolicyChoice = EscalationPolicy | Budgeted | Certified
-"""What a user may ask for: the last two become one of the others when a run is planned, see ``bundle.resolve_policy``."""
+"""What a user may ask for: the last two become one of the others when a run is planned, see ``policy_choice.resolve_policy``."""

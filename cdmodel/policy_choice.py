@@ -45,7 +45,14 @@ def _within_budget(choice: Budgeted, manifest: BundleManifest) -> ResolvedPolicy
         raise ConfigError(
             "escalation.teacher_share", "this bundle remembers no values; train it again, or set min_value"
         )
-    value = float(np.interp(choice.teacher_share, np.linspace(0, 1, len(values)), values))
+    match choice.teacher_share:
+        # Nothing and everything are meant for every archive, whatever values ``cal`` happened to have.
+        case 0:
+            value = 1.0
+        case 1:
+            value = -1.0
+        case share:
+            value = float(np.interp(share, np.linspace(0, 1, len(values)), values))
     return ResolvedPolicy(policy=VideoGain(min_value=value), remark="")
 
 

@@ -84,22 +84,17 @@ def _rival_ladders(videos: Sequence[ScoredVideo], judge: Judge) -> Iterator[Ladd
 
     yield Ladder(name="dense_teacher", side="baselines", rungs=((None, DenseTeacher()),))
     yield Ladder(name="dense_student", side="baselines", rungs=((None, DenseStudent()),))
-    peaks, margins = scores(MaxProbability(threshold=0.5)), scores(Margin(threshold=0.5))
-    yield _ladder("max_prob", "baselines", peaks, lambda v: MaxProbability(threshold=_unit(-v)))
-    yield _ladder("margin", "baselines", margins, lambda v: Margin(threshold=_unit(-v)))
-    yield _ladder("entropy", "baselines", scores(Entropy(threshold=0.5)), lambda v: Entropy(threshold=_unit(v)))
-    yield _ladder(
-        "self_confidence",
-        "baselines",
-        scores(SelfConfidence(threshold=0.5)),
-        lambda v: SelfConfidence(threshold=_unit(-v)),
-    )
-    yield _ladder(
-        "teacher_confidence",
-        "baselines",
-        scores(TeacherConfidence(min_confidence=0.5)),
-        lambda v: TeacherConfidence(min_confidence=_unit(v)),
-    )
+    # What is escalated below a threshold has the threshold's negative for a score.
+    peaks = [_unit(-score) for score in scores(MaxProbability(threshold=0.5))]
+    margins = [_unit(-score) for score in scores(Margin(threshold=0.5))]
+    entropies = [_unit(score) for score in scores(Entropy(threshold=0.5))]
+    own = [_unit(-score) for score in scores(SelfConfidence(threshold=0.5))]
+    teachers = [_unit(score) for score in scores(TeacherConfidence(min_confidence=0.5))]
+    yield _ladder("max_prob", "baselines", peaks, lambda v: MaxProbability(threshold=v))
+    yield _ladder("margin", "baselines", margins, lambda v: Margin(threshold=v))
+    yield _ladder("entropy", "baselines", entropies, lambda v: Entropy(threshold=v))
+    yield _ladder("self_confidence", "baselines", own, lambda v: SelfConfidence(threshold=v))
+    yield _ladder("teacher_confidence", "baselines", teachers, lambda v: TeacherConfidence(min_confidence=v))
     yield _ladder("agreement", "baselines", CONFIDENCES, lambda v: Agreement(threshold=v))
     yield _ladder("early_exit", "baselines", CONFIDENCES, lambda v: EarlyExit(threshold=v))
     yield _ladder("top_saliency", "baselines", CLIP_COUNTS, lambda v: TopSaliency(clips=int(v)))
@@ -112,10 +107,15 @@ def _rival_ladders(videos: Sequence[ScoredVideo], judge: Judge) -> Iterator[Ladd
 def score_at_shares(
     policy: EscalationPolicy, videos: Sequence[ScoredVideo], judge: Judge, shares: Sequence[float]
 ) -> list[float]:
-    """Return the values of a threshold policy's score above which these shares of all clips lie, falling."""
+    """Return the values of a threshold policy's score above which these shares of all clips lie, in order of ``shares``.
+
+    Of N clips, round(share N) lie above, ties apart: the threshold is the score of the next clip, or for all of them
+    the largest number below every score.
+    """
     scores = [clip_score(policy, video.student, judge) for video in videos]
-    score_N = np.concatenate([score_N for score_N in scores if score_N is not None])
-    return [float(value) for value in np.quantile(score_N, 1.0 - np.asarray(shares))]
+    falling_N = -np.sort(-np.concatenate([score_N for score_N in scores if score_N is not None]))
+    rungs_N = np.append(falling_N, np.nextafter(falling_N[-1], -np.inf))
+    return [float(rungs_N[round(share * len(falling_N))]) for share in shares]
 
 
 def _ladder(name: str, side: Side, values: Sequence[float], make: Callable[[float], EscalationPolicy]) -> Ladder:

@@ -8,7 +8,7 @@ import pytest
 
 from cdmodel.aggregation import LogPool, MeanProbability
 from cdmodel.errors import ConfigError
-from cdmodel.escalation import DenseTeacher, Gain
+from cdmodel.policies import DenseTeacher, Gain
 from cdmodel.sampling import ClipSampling
 from flows.config import (
     load_compose_settings,

@@ -20,7 +20,7 @@ from cdmodel.calibration import Calibration
 from cdmodel.cascade import CascadeSettings
 from cdmodel.cost import ComputeCost
 from cdmodel.errors import BundleError, ConfigError, OutputError, SourceError
-from cdmodel.escalation import DenseStudent, DenseTeacher
+from cdmodel.policies import DenseStudent, DenseTeacher
 from cdmodel.sampling import ClipGeometry, ClipSampling
 from cdmodel.types import VideoFailure
 from storage.corpus import CorpusRules
