@@ -14,15 +14,24 @@ from torch import Tensor
 def shift_clips(pixels_NTCHW: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
     """Move each clip by up to a twelfth of its size; what the move uncovers repeats the border."""
     height, width = pixels_NTCHW.shape[-2:]
-    most_down, most_right = height // 12, width // 12
-    border = ((0, 0), (0, 0), (0, 0), (most_down, most_down), (most_right, most_right))
-    wide_NTCHW = np.pad(pixels_NTCHW, border, mode="edge")
-    down_N = random.integers(0, 2 * most_down + 1, size=len(pixels_NTCHW)).tolist()
-    right_N = random.integers(0, 2 * most_right + 1, size=len(pixels_NTCHW)).tolist()
+    down_N = random.integers(-(height // 12), height // 12 + 1, size=len(pixels_NTCHW)).tolist()
+    right_N = random.integers(-(width // 12), width // 12 + 1, size=len(pixels_NTCHW)).tolist()
     moved_NTCHW = np.empty_like(pixels_NTCHW)
     for clip, (down, right) in enumerate(zip(down_N, right_N, strict=True)):
-        moved_NTCHW[clip] = wide_NTCHW[clip, ..., down : down + height, right : right + width]
+        _shift(pixels_NTCHW[clip], moved_NTCHW[clip], down, right)
     return moved_NTCHW
+
+
+def _shift(pixels_TCHW: NDArray[np.uint8], moved_TCHW: NDArray[np.uint8], down: int, right: int) -> None:
+    """Fill ``moved[y, x]`` with ``pixels[y + down, x + right]``: one copy of what stays, then the borders."""
+    height, width = pixels_TCHW.shape[-2:]
+    top, bottom = max(-down, 0), height - max(down, 0)
+    left, end = max(-right, 0), width - max(right, 0)
+    moved_TCHW[..., top:bottom, left:end] = pixels_TCHW[..., top + down : bottom + down, left + right : end + right]
+    moved_TCHW[..., :top, left:end] = moved_TCHW[..., top : top + 1, left:end]
+    moved_TCHW[..., bottom:, left:end] = moved_TCHW[..., bottom - 1 : bottom, left:end]
+    moved_TCHW[..., :left] = moved_TCHW[..., left : left + 1]
+    moved_TCHW[..., end:] = moved_TCHW[..., end - 1 : end]
 
 
 def recolour_clips(clips_NTCHW: Tensor, random: np.random.Generator) -> Tensor:

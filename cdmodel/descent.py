@@ -98,7 +98,7 @@ class Descent:
     """Given the step, tells which videos its batch shows."""
     examine: Callable[[], float] | None = None
     """Returns the validation accuracy."""
-    enter_training: Callable[[nn.Module], object] = nn.Module.train
+    enter_training: Callable[[nn.Module], object] = lambda network: network.train()
     """Switches the network to training mode, or as much of it as is trained."""
 
 

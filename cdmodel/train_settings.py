@@ -81,7 +81,7 @@ class ConfidenceSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings:
-    """How a bundle is trained. The defaults made the bundle that ships with the project."""
+    """How a bundle is trained. The defaults train a bundle like the one that ships with the project."""
 
     __pydantic_config__: ClassVar = FORBID_UNKNOWN
     seed: int = 0

@@ -68,21 +68,28 @@ def hold_work_folder(target: Path, key: str) -> Iterator[WorkFolder]:
         OutputError: it was made for another key, another process holds it, or it cannot be written.
     """
     path = target.parent / f".{target.name}.work"
+    lock = _lock(path, target)
+    try:
+        folder = WorkFolder(path=path)
+        _check_key(folder, target, key)
+        yield folder
+    finally:
+        os.close(lock)
+
+
+def _lock(path: Path, target: Path) -> int:
+    """Make the folder and take its lock, which dies with the process, however that ends; return what to close."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise OutputError(str(path), f"cannot be written ({error.strerror})") from error
     try:
-        # The lock dies with the process, however it ends.
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        folder = WorkFolder(path=path)
-        _check_key(folder, target, key)
-        yield folder
-    except BlockingIOError as error:
-        raise OutputError(str(target), "another process is training it right now") from error
-    finally:
+    except OSError as error:
         os.close(lock)
+        raise OutputError(str(target), "another process is training it right now") from error
+    return lock
 
 
 def _check_key(folder: WorkFolder, target: Path, key: str) -> None:

@@ -43,3 +43,15 @@ def test_a_new_channel_is_an_old_one_stretched_and_offset():
             for old in range(3)
         ]
         assert max(correlations) > 0.9999
+
+
+def test_a_shifted_pixel_is_the_one_that_lies_as_far_off_or_the_nearest_at_the_border():
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 2, 3, 24, 36), dtype=np.uint8)
+    moved = shift_clips(pixels, np.random.default_rng(5))
+    wide = np.pad(pixels, ((0, 0), (0, 0), (0, 0), (2, 2), (3, 3)), mode="edge")
+    for clip in range(30):
+        assert any(
+            np.array_equal(moved[clip], wide[clip, ..., 2 + down : 26 + down, 3 + right : 39 + right])
+            for down in range(-2, 3)
+            for right in range(-3, 4)
+        )

@@ -15,7 +15,7 @@ from cdmodel.errors import BundleError, OutputError, SourceError, TrainingError
 from cdmodel.models import load_bundle
 from cdmodel.sampling import ClipGeometry
 from cdmodel.teacher_source import TeacherSettings
-from cdmodel.train_settings import StudentSettings, TrainSettings
+from cdmodel.train_settings import ConfidenceSettings, StudentSettings, TrainSettings
 from tasks.train_bundle import train_bundle
 
 SETTINGS = TrainSettings(
@@ -181,3 +181,57 @@ def test_a_group_on_both_sides_of_a_split_is_refused(tmp_path):
     ]
     with pytest.raises(SourceError, match="split"):
         train_bundle(str(_write_table(folder, rows)), str(tmp_path / "bundle"), SETTINGS, _ignore)
+
+
+def test_what_was_learned_on_what_and_what_was_left_out_is_in_the_bundle(tmp_path):
+    dataset = _write_corpus(tmp_path / "corpus", groups=8)
+    (tmp_path / "corpus" / "03-1.mp4").write_bytes(b"not a video")
+    settings = replace(SHORT, confidence=ConfidenceSettings(origin="insample", target="correct"))
+    bundle = train_bundle(str(dataset), str(tmp_path / "bundle"), settings, _ignore)
+    provenance = read_manifest(bundle.folder).provenance
+    assert provenance["target_origin"] == "insample"
+    assert [Path(video["uri"]).name for video in provenance["videos_skipped"]] == ["03-1.mp4"]
+    assert set(provenance["targets"]) == {"spread_lesson", "spread_cal", "error_share_lesson", "error_share_cal"}
+    assert "trained on: not for use" in bundle.warnings[0]
+    assert provenance["warnings"] == list(bundle.warnings)
+
+
+def test_a_class_that_cannot_be_read_in_train_ends_the_training_and_is_named(tmp_path):
+    folder = tmp_path / "corpus"
+    _write_corpus(folder, groups=4)
+    (folder / "00-1.mp4").write_bytes(b"not a video")
+    rows = [
+        {"uri": f"{group:02d}-{step}.mp4", "label": f"{step}", "group": f"g{group}", "split": role}
+        for group, role in enumerate(("train", "conf", "cal", "test"))
+        for step in (1, -1)
+    ]
+    with pytest.raises(TrainingError, match="train: not one of the videos that show 1 can be read"):
+        train_bundle(str(_write_table(folder, rows)), str(tmp_path / "bundle"), SHORT, _ignore)
+
+
+def test_a_class_that_another_role_never_shows_is_a_warning(tmp_path):
+    folder = tmp_path / "corpus"
+    _write_corpus(folder, groups=4)
+    rows = [
+        {"uri": f"{group:02d}-{step}.mp4", "label": f"{step}", "group": f"g{group}", "split": role}
+        for group, role in enumerate(("train", "conf", "cal", "test"))
+        for step in (1, -1)
+        if (role, step) != ("test", -1)
+    ]
+    bundle = train_bundle(str(_write_table(folder, rows)), str(tmp_path / "bundle"), SHORT, _ignore)
+    assert any(warning.startswith("no video in test shows -1") for warning in bundle.warnings)
+
+
+def test_a_network_that_cannot_be_built_is_refused_before_anything_is_decoded(tmp_path):
+    dataset = _write_corpus(tmp_path / "corpus", groups=5)
+    settings = replace(SHORT, student=replace(SHORT.student, builder="acme.net:build"))
+    with pytest.raises(BundleError, match="not allowed"):
+        train_bundle(str(dataset), str(tmp_path / "bundle"), settings, pytest.fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
+
+
+def test_more_folds_than_groups_are_refused_before_anything_is_decoded(tmp_path):
+    dataset = _write_corpus(tmp_path / "corpus", groups=5)
+    settings = replace(SHORT, confidence=ConfidenceSettings(origin="crossfit"))
+    with pytest.raises(TrainingError, match=r"confidence\.folds"):
+        train_bundle(str(dataset), str(tmp_path / "bundle"), settings, pytest.fail)
