@@ -49,7 +49,7 @@ from cdmodel.sampling import ClipSampling, count_clips, frame_times, has_clip, n
 from cdmodel.scores import StudentLogits, StudentScores, TeacherScores, VideoState
 from cdmodel.types import ClipSpan
 
-quick = settings(deadline=None, max_examples=40)
+quick = settings(deadline=None, max_examples=25)
 shares = st.floats(0, 1)
 gains = st.floats(-1, 1)
 counts_of_clips = st.integers(1, 6)

@@ -19,7 +19,7 @@ VIDEOS = 60
 def _arm(kind, head: str, seeds: int = 1) -> list[ArmAnswers]:
     return [
         ArmAnswers(
-            cal=specialist_videos(100 + seed, 30, kind=kind, head=head),
+            cal=specialist_videos(100 + seed, 25, kind=kind, head=head),
             test=specialist_videos(7, VIDEOS, kind=kind, head=head),
         )
         for seed in range(seeds)
@@ -78,7 +78,7 @@ def test_a_placebo_cannot_be_told_from_escalating_at_random(kind):
     judge = Judge(aggregation=MeanProbability(), label_kind=kind)
     calibration = fit_calibration(answers.cal, kind, in_context=False)
     scored = [calibrate(video, calibration, kind) for video in answers.test]
-    areas = [_random_area(np.random.default_rng(seed), scored, judge) for seed in range(12)]
+    areas = [_random_area(np.random.default_rng(seed), scored, judge) for seed in range(8)]
     assert min(areas) - 0.02 < placebo.area.estimate < max(areas) + 0.02
 
 
