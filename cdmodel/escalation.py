@@ -104,7 +104,7 @@ def _threshold_rule(  # noqa: PLR0911 - one case a policy
         case Gain(min_gain=threshold) | ThreeWay(min_gain=threshold):
             return _gain(student), threshold
         case VideoGain(min_value=threshold):
-            return _gain(student) * (1.0 - _student_confidence(student, judge)), threshold
+            return _gain(student) * _doubt(_before(student), judge), threshold
         case _:
             return None
 
@@ -141,7 +141,7 @@ def _choose_by_student(  # noqa: PLR0911 - one case a policy
             answer = int(judge.score(merge_answers(state, _all(state))).probabilities_K.argmax())
             return np.asarray(student.probabilities_NK.argmax(axis=1) != answer)
         case Gate(threshold=threshold):
-            return np.full(state.clips, _student_confidence(student, judge) < threshold)
+            return np.full(state.clips, _confidence(_before(student), judge) < threshold)
         case Agreement(threshold=threshold):
             votes = np.bincount(student.probabilities_NK.argmax(axis=1))
             return np.full(state.clips, votes.max() / state.clips < threshold)
@@ -163,10 +163,9 @@ def _exit_early(policy: EarlyExit, state: VideoState, judge: Judge) -> BoolArray
 
 
 def _most_valuable(policy: Sequential, state: VideoState, judge: Judge) -> BoolArray:
-    confidence = _confidence(state, judge)
-    if confidence >= policy.stop_confidence:
+    if _confidence(state, judge) >= policy.stop_confidence:
         return np.zeros(state.clips, dtype=np.bool_)
-    value_N = np.where(state.asked_N, -np.inf, _gain(_student(state)) * (1.0 - confidence))
+    value_N = np.where(state.asked_N, -np.inf, _gain(_student(state)) * _doubt(state, judge))
     return _largest(value_N, policy.clips_per_round) & (value_N > policy.min_value)
 
 
@@ -202,13 +201,22 @@ def _gain(student: StudentScores) -> Float64Array:
     return _double(student.q_teacher_N) - _double(student.q_student_N)
 
 
-def _student_confidence(student: StudentScores, judge: Judge) -> float:
-    """Return the largest probability of the student's own answer for the video."""
-    return _confidence(VideoState.before_the_teacher("", len(student.q_student_N), student), judge)
+def _before(student: StudentScores) -> VideoState:
+    return VideoState.before_the_teacher("", len(student.q_student_N), student)
 
 
 def _confidence(state: VideoState, judge: Judge) -> float:
     return float(judge.score(merge_answers(state, _all(state))).probabilities_K.max())
+
+
+def _doubt(state: VideoState, judge: Judge) -> float:
+    """Return P(the video's best label is wrong)."""
+    probabilities_K = judge.score(merge_answers(state, _all(state))).probabilities_K
+    best = int(probabilities_K.argmax())
+    if judge.label_kind == "multi":
+        return float(1.0 - probabilities_K[best])
+    # The sum of the others, not 1 minus the best: where that is 1 to the last bit, clips still differ in value.
+    return float(np.delete(probabilities_K, best).sum())
 
 
 def _largest(value_N: Float64Array, wanted: int) -> BoolArray:
