@@ -41,6 +41,8 @@ class ClipGeometry:
     frames: int
     height: int
     width: int
+    keyframes_only: bool = False
+    """Show each moment the latest keyframe, and decode no other picture: cheap, and blind to motion."""
 
     def __post_init__(self) -> None:
         if min(self.frames, self.height, self.width) < 1:
