@@ -41,7 +41,20 @@ class LabeledVideo:
     group: str
     """Source recording; videos of one group never fall on both sides of a split."""
     split: Split | None
-    """None where the data set does not say: ``train`` then splits by group."""
+    """None where the data set does not say: ``cdmodel.splits.assign_roles`` then gives one by group."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A labeled data set as it was found."""
+
+    videos: tuple[LabeledVideo, ...]
+    """Never empty. In a published data set the official test part has a role, the rest has none yet."""
+    missing: tuple[str, ...] = ()
+    """Videos that the annotation names and the folder lacks, by name; left out of ``videos``."""
+    shared_sources: tuple[str, ...] = ()
+    """Source recordings that the publisher's own split has both in training and in test. Their test videos count as
+    another group, so that the official split stays what it is; what it measures is too good by as much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

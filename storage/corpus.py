@@ -20,10 +20,18 @@ from storage.corpus_manifest import manifest_videos
 from storage.drivers import filesystem_of, info_version, path_in_filesystem, require_bucket, translated_errors
 from storage.local_files import FoundFile, file_version, stat_or_none, walk_files
 from storage.manifest import is_manifest
-from storage.uri import absolute_uri, is_local, split_url, storable_uri, video_id_of
+from storage.uri import absolute_uri, is_local, name_below, split_url, storable_uri, video_id_of
 from storage.video_file import VideoFile, open_video
 
-__all__ = ["SIDECAR_SUFFIXES", "CorpusListing", "CorpusRules", "VideoFile", "list_videos", "open_video"]
+__all__ = [
+    "SIDECAR_SUFFIXES",
+    "CorpusListing",
+    "CorpusRules",
+    "VideoFile",
+    "list_videos",
+    "open_video",
+    "videos_below",
+]
 
 _SIDECARS = (
     ".ass .avro .bak .bmp .cfg .conf .csv .db .doc .docx .feather .flac .gz .heic .htm .html .ini .ipynb .jpeg "
@@ -89,17 +97,30 @@ def list_videos(source: str, rules: CorpusRules) -> CorpusListing:
         raise SourceError(error.subject, error.reason) from error
 
 
+def videos_below(folder: str) -> dict[str, VideoRef]:
+    """Return the videos of a folder, given by its absolute name, by their names relative to it; there may be none.
+
+    Raises:
+        StorageUnavailable: the folder is missing or cannot be listed.
+    """
+    return {
+        name_below(item.uri, folder): _to_video(item.uri, item.version, item.size_bytes)
+        for item in _below(folder)
+        if item.version is not None and not _is_sidecar(item.uri[len(folder) :])
+    }
+
+
+def _to_video(uri: str, version: str, size_bytes: int) -> VideoRef:
+    return VideoRef(video_id=video_id_of(uri), uri=uri, video_version=version, size_bytes=size_bytes)
+
+
 def _from_manifest(uri: str, rules: CorpusRules) -> CorpusListing:
     videos = manifest_videos(uri, rules.roots)
     return CorpusListing(source=uri, videos=_sorted_by_id(videos), ignored_files=0)
 
 
 def _listing(source: str, found: Sequence[_Found], sidecars: int) -> CorpusListing:
-    videos = [
-        VideoRef(video_id=video_id_of(item.uri), uri=item.uri, video_version=item.version, size_bytes=item.size_bytes)
-        for item in found
-        if item.version is not None
-    ]
+    videos = [_to_video(item.uri, item.version, item.size_bytes) for item in found if item.version is not None]
     ignored = sidecars + len(found) - len(videos)
     if not videos:
         beside = f", only {ignored} files that are none" if ignored else ""

@@ -25,12 +25,14 @@ MANIFEST_SUFFIXES = (".parquet", ".csv")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestRows:
-    """The columns of a manifest that were asked for and are there, as text. All have the same length."""
+    """The columns of a manifest that were asked for and are there, as text or lists of it. All have the same length."""
 
     uris: tuple[str, ...]
     """Absolute, checked, without repetition."""
     columns: Mapping[str, Sequence[str | None]]
     """An empty cell is None."""
+    lists: Mapping[str, Sequence[tuple[str | None, ...]]]
+    """Instead of ``columns``, for a column of lists (Parquet); an empty cell is an empty list."""
 
     def cells(self, column: str) -> Sequence[str | None]:
         """Return a column; one that the manifest lacks is all None."""
@@ -54,8 +56,13 @@ def read_manifest_rows(manifest: str, optional_columns: Sequence[str], roots: It
         raise SourceError(manifest, f"has no column uri; its columns are {', '.join(table.column_names)}")
     if table.num_rows == 0:
         raise SourceError(manifest, "lists no videos")
-    columns = {name: _texts(manifest, table, name) for name in optional_columns if name in table.column_names}
-    return ManifestRows(uris=_resolve_all(manifest, _texts(manifest, table, "uri"), roots), columns=columns)
+    found = [name for name in optional_columns if name in table.column_names]
+    listed = [name for name in found if _holds_lists(table, name)]
+    return ManifestRows(
+        uris=_resolve_all(manifest, _texts(manifest, table, "uri"), roots),
+        columns={name: _texts(manifest, table, name) for name in found if name not in listed},
+        lists={name: _text_lists(manifest, table, name) for name in listed},
+    )
 
 
 def _read_table(manifest: str) -> pa.Table:
@@ -91,6 +98,19 @@ def _texts(manifest: str, table: pa.Table, column: str) -> tuple[str | None, ...
     except pa.ArrowException as error:
         raise SourceError(manifest, f"column {column} is not text: {_first_line(error)}") from error
     return tuple(cell if cell else None for cell in cells)
+
+
+def _holds_lists(table: pa.Table, column: str) -> bool:
+    kind = table.schema.field(column).type
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def _text_lists(manifest: str, table: pa.Table, column: str) -> tuple[tuple[str | None, ...], ...]:
+    try:
+        cells = table.column(column).cast(pa.list_(pa.string())).to_pylist()
+    except pa.ArrowException as error:
+        raise SourceError(manifest, f"column {column} holds no lists of text: {_first_line(error)}") from error
+    return tuple(tuple(text or None for text in cell or ()) for cell in cells)
 
 
 def _resolve_all(manifest: str, cells: Sequence[str | None], roots: Iterable[str]) -> tuple[str, ...]:

@@ -86,6 +86,12 @@ def join_uri(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}"
 
 
+def name_below(uri: str, folder: str) -> str:
+    """Return what ``join_uri`` would need to name ``uri`` again; ``folder`` is absolute, ``uri`` lies below it."""
+    path = local_path(uri) if is_local(uri) else uri
+    return path[len(folder) :].lstrip("/")
+
+
 def parent_uri(uri: str) -> str:
     """Return the folder that a name lies in."""
     return posixpath.dirname(uri) or "/"

@@ -31,7 +31,7 @@ from cdmodel.bundle_fit import FitRole, FittedBundle, RoleClips, fit_bundle
 from cdmodel.decode import ClipReader
 from cdmodel.errors import DecodeError, OutputError, SourceError, TrainingError, VideoError
 from cdmodel.sampling import ClipGeometry
-from cdmodel.splits import split_groups
+from cdmodel.splits import assign_roles
 from cdmodel.training import OnProgress, TrainingProgress, TrainSettings, save_weights
 from cdmodel.types import LabeledVideo
 from storage.corpus import open_video
@@ -79,7 +79,7 @@ def train_bundle(dataset: str, out: str, settings: TrainSettings, on_progress: O
         TrainingError: no video of a role can be read, or a loss is no longer a number.
     """
     folder = _check_out(out)
-    videos = _assign_roles(dataset, read_dataset(dataset), settings.seed)
+    videos = _assign_roles(dataset, read_dataset(dataset).videos, settings.seed)
     labels = _check_labels(dataset, videos)
     roles, skipped = _read_roles(videos, labels, settings, on_progress)
     fitted = fit_bundle(roles, labels, settings, on_progress)
@@ -112,9 +112,7 @@ def _check_out(out: str) -> Path:
 
 def _assign_roles(dataset: str, videos: Sequence[LabeledVideo], seed: int) -> tuple[LabeledVideo, ...]:
     """Keep the roles the data set gives, or split its groups where it gives none. ``risk`` is left out."""
-    if all(video.split is None for video in videos):
-        roles = split_groups((video.group for video in videos), seed)
-        videos = [replace(video, split=roles[video.group]) for video in videos]
+    videos = assign_roles(videos, seed)
     missing = [role for role in FIT_ROLES if not any(video.split == role for video in videos)]
     if missing:
         groups = len({video.group for video in videos})

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -285,16 +286,25 @@ def test_a_parquet_manifest_that_is_not_parquet_is_named(folder: Path):
 def test_a_data_set_is_read_from_class_folders(folder: Path):
     for name in ("run/a.mp4", "sit/deep/b.mp4"):
         _write(folder / name)
-    rows = read_dataset(str(folder))
+    rows = read_dataset(str(folder)).videos
     assert {(Path(row.video.uri).name, *row.labels) for row in rows} == {("a.mp4", "run"), ("b.mp4", "sit")}
     assert all(row.group == row.video.uri and row.split is None for row in rows)
+
+
+def test_class_folders_of_a_bucket_are_read_like_those_of_a_disk():
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/class-folders/run/a.mp4", b"video")
+    try:
+        assert [row.labels for row in read_dataset("memory://class-folders").videos] == [("run",)]
+    finally:
+        memory.rm("/class-folders", recursive=True)
 
 
 def test_a_data_set_is_read_from_a_manifest_in_its_order(folder: Path):
     for name in ("b.mp4", "a.mp4"):
         _write(folder / name)
     manifest = _manifest(folder, "uri,label,group,split\nb.mp4,run,g1,train\na.mp4,sit,,test\n")
-    rows = read_dataset(manifest)
+    rows = read_dataset(manifest).videos
     assert [(*row.labels, row.group, row.split) for row in rows] == [
         ("run", "g1", "train"),
         ("sit", str(folder / "a.mp4"), "test"),

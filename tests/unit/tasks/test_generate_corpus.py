@@ -50,7 +50,7 @@ def test_the_table_names_every_video_once_with_its_class_and_group(corpus):
 def test_no_group_is_on_both_sides_of_a_split(corpus):
     rows = _rows(corpus[0])
     assert len({(row["group"], row["split"]) for row in rows}) == len({row["group"] for row in rows})
-    assert {row["split"] for row in rows} == {"train", "conf", "cal", "test"}
+    assert {row["split"] for row in rows} == {"train", "conf", "cal", "test", "risk"}
 
 
 def test_the_reported_bytes_are_those_on_disk(corpus):
