@@ -124,7 +124,7 @@ def compare_ladders(
         for (policy, aggregation), rungs in ladders.items()
         if policy == DenseStudent().kind
     }
-    areas = {key: _area(key, rungs, ends.get(key[1])) for key, rungs in ladders.items()}
+    areas = {key: _area(key, rungs, ends.get(key[1]), teacher_accuracy) for key, rungs in ladders.items()}
     compared = []
     for key, rungs in ladders.items():
         policy, aggregation = key
@@ -210,11 +210,17 @@ def _at_share(rungs: Sequence[PolicyPoint], flops: float) -> float | None:
     return accuracy_at_cost([rung.accuracy for rung in rungs], costs, flops)
 
 
-def _area(key: tuple[str, str], rungs: Sequence[PolicyPoint], student_accuracy: float | None) -> float | None:
+def _area(
+    key: tuple[str, str], rungs: Sequence[PolicyPoint], student_accuracy: float | None, teacher_accuracy: float
+) -> float | None:
     if key[0] in WITHOUT_STUDENT or student_accuracy is None:
         return None
     shares = [0.0, *(rung.escalated_clip_share for rung in rungs)]
-    return area_under_cost([student_accuracy, *(rung.accuracy for rung in rungs)], shares)
+    accuracies = [student_accuracy, *(rung.accuracy for rung in rungs)]
+    if key[0] == CHANCE:
+        # The line from the student to the teacher; a policy's accuracy holds on beyond its dearest setting instead.
+        shares, accuracies = [*shares, 1.0], [*accuracies, teacher_accuracy]
+    return area_under_cost(accuracies, shares)
 
 
 def _efficiency(area: float | None, random_area: float | None, oracle_area: float | None) -> float | None:

@@ -7,7 +7,7 @@ footer. N clips, K labels.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -186,9 +186,7 @@ class _Rows:
         self._num_labels = num_labels
         lists = ("student_logits", "teacher_logits", "q_teacher_logit", "q_student_logit", "motion")
         self._facts = table.drop_columns(list(lists)).to_pylist()
-        self._arrays: dict[str, Callable[[int], pa.Array]] = {
-            name: (lambda row, column=table.column(name): column[row].values) for name in lists
-        }
+        self._lists = {name: table.column(name) for name in lists}
 
     def entry(self, row: int, labels: Sequence[str]) -> ScoredEntry:
         facts = self._facts[row]
@@ -222,10 +220,10 @@ class _Rows:
         )
 
     def _vector(self, name: str, row: int) -> FloatArray:
-        return np.array(self._arrays[name](row), dtype=np.float32)
+        return np.array(self._lists[name][row].values, dtype=np.float32)
 
     def _matrix(self, name: str, row: int) -> FloatArray:
-        rows = self._arrays[name](row)
+        rows = self._lists[name][row].values
         if set(np.diff(rows.offsets.to_numpy())) - {self._num_labels}:
             raise ValueError(f"{name} of row {row} has not {self._num_labels} columns")
         return np.array(rows.flatten(), dtype=np.float32).reshape(len(rows), self._num_labels)
