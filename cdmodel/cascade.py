@@ -127,9 +127,7 @@ def decode_cost(reader: ClipReader) -> ComputeCost:
     )
 
 
-def ask_student(
-    reader: ClipReader, models: CascadeModels
-) -> tuple[StudentLogits, tuple[ClipSpan, ...], ComputeCost]:
+def ask_student(reader: ClipReader, models: CascadeModels) -> tuple[StudentLogits, tuple[ClipSpan, ...], ComputeCost]:
     """Return the student's raw answers to every clip, where the clips lie, and what the network took.
 
     A replay decides as a live run because both come from here: the same clips in the same batches.

@@ -108,7 +108,9 @@ def describe_test(test: Sequence[CachedVideo], subject: Subject, labels: Sequenc
         by_class=_slice_by_class(default, dense, truth_of(videos), labels),
         by_length=_slice_by_length(default, dense),
         reliability=_reliability(videos, default),
-        risk_coverage={name: risk_coverage(run.probabilities_VK.max(axis=1), run.right_V) for name, run in runs.items()},
+        risk_coverage={
+            name: risk_coverage(run.probabilities_VK.max(axis=1), run.right_V) for name, run in runs.items()
+        },
     )
 
 
@@ -167,7 +169,9 @@ def _slice_by_class(
     default: Replay, dense: Replay, truth_VK: BoolArray, labels: Sequence[str]
 ) -> tuple[VideoSlice, ...]:
     return tuple(
-        _slice(label, truth_V, default, dense) for label, truth_V in zip(labels, truth_VK.T, strict=True) if truth_V.any()
+        _slice(label, truth_V, default, dense)
+        for label, truth_V in zip(labels, truth_VK.T, strict=True)
+        if truth_V.any()
     )
 
 

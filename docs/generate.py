@@ -20,7 +20,7 @@ from flows import config, dispatch
 from flows.config import LabelRunConfig
 from storage import corpus
 from storage.prediction_schema import describe_columns
-from tasks import plan_run
+from tasks import evaluation_settings, plan_run
 
 DOCS = Path(__file__).parent
 GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
@@ -38,6 +38,7 @@ GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
     ("[cluster]", dispatch, "ClusterSettings"),
     ("[prices]", cost, "PriceTable"),
     ("`cdlabel train`: its whole file", training, "TrainSettings"),
+    ("`cdlabel evaluate`: its whole file", evaluation_settings, "EvaluateSettings"),
 )
 
 

@@ -244,6 +244,43 @@ def train(
 
 @app.command()
 @one_line_errors
+def evaluate(
+    dataset: Annotated[
+        str, typer.Argument(help="Manifest with uri and label, a folder per class, or KIND:ANNOTATIONS.")
+    ],
+    out: Annotated[str, typer.Option("--out", help="Folder or URL for evaluation.json, tables, plots and scores.")],
+    models: Models = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    videos: Annotated[str | None, typer.Option(help="Where the videos of a published data set lie.")] = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Replay every policy and baseline on labeled videos: accuracy, cost, calibration and what is certified."""
+    from cdmodel.bundle import read_manifest
+    from flows.bars import evaluation_bars
+    from flows.config import load_evaluate_settings
+    from flows.tables import as_text
+    from storage.bundles import local_bundle
+    from storage.dataset import read_dataset
+    from tasks.evaluate_bundle import evaluate_bundle
+    from tasks.evaluation_tables import headline
+
+    settings = load_evaluate_settings(config, assignments or [])
+    label_kind = read_manifest(local_bundle(models)).label_kind
+    found = read_dataset(dataset, videos=videos, label_kind=label_kind)
+    if found.missing:
+        _say(f"{len(found.missing)} videos that the annotation names are not there, {found.missing[0]} for one")
+    with evaluation_bars() as on_progress:
+        evaluated = evaluate_bundle(dataset, found.videos, models, out, settings, {}, on_progress)
+    for video in evaluated.unreadable:
+        _say(f"left out: {video.uri}: {video.reason}")
+    text = f"{as_text(*headline(evaluated.report))}\n\nEverything else: {evaluated.out}"
+    _print(evaluated.document, text, json_output)
+
+
+@app.command()
+@one_line_errors
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where demo-videos and demo-out are put.")] = Path(),
     debug: Debug = False,

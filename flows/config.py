@@ -27,6 +27,7 @@ from cdmodel.training import TrainSettings
 from flows.dispatch import ClusterSettings
 from storage.corpus import CorpusRules
 from storage.filesystem import absolute_uri
+from tasks.evaluation_settings import EvaluateSettings
 from tasks.plan_run import RunRequest, ShardingSettings
 
 
@@ -110,6 +111,20 @@ def load_train_settings(file: Path | None, assignments: Sequence[str]) -> TrainS
     _assign(settings, assignments)
     try:
         return TypeAdapter(TrainSettings).validate_python(settings)
+    except ValidationError as error:
+        raise explain(error) from error
+
+
+def load_evaluate_settings(file: Path | None, assignments: Sequence[str]) -> EvaluateSettings:
+    """Compose the settings of an evaluation from a TOML file and ``--set``.
+
+    Raises:
+        ConfigError: naming the setting and what is wrong with it.
+    """
+    settings = read_toml(file)
+    _assign(settings, assignments)
+    try:
+        return TypeAdapter(EvaluateSettings).validate_python(settings)
     except ValidationError as error:
         raise explain(error) from error
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import JsonValue
@@ -21,59 +20,19 @@ from cdmodel.evaluation_details import compare_ladders, describe_test
 from cdmodel.models import CascadeModels, load_bundle, pick_device
 from cdmodel.replay import ClipFlops
 from cdmodel.score_entry import UnreadableVideo
-from cdmodel.setting_groups import FORBID_UNKNOWN
 from cdmodel.splits import assign_roles
 from cdmodel.types import LabeledVideo
 from storage.bundles import local_bundle
 from storage.filesystem import STAGING, Store, open_store
 from storage.output import check_writable
 from tasks.evaluation_document import Report, to_document, to_text
+from tasks.evaluation_settings import EvaluateSettings, EvaluationProgress
 from tasks.evaluation_tables import to_tables
 from tasks.plot_evaluation import plot_evaluation
 from tasks.score_dataset import SCORES, ScoredDataset, score_dataset
 
 DOCUMENT, TABLES, PLOTS = "evaluation.json", "tables.md", "plots"
 FRESH_CAL_SHARE = 0.3
-Stage = Literal["score", "replay", "plot"]
-EvaluationRoles = Literal["dataset", "fresh"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateSettings:
-    """How a bundle is evaluated."""
-
-    __pydantic_config__: ClassVar = FORBID_UNKNOWN
-    roles: EvaluationRoles = "dataset"
-    """``dataset``: the roles cal and test as the data set says, or, where it says none, as training divided it.
-    ``fresh``: no video was used in training, so that all are divided by group, 30 % to cal and 70 % to test."""
-    epsilon: float = 0.02
-    """Harm to certify: P(the cascade is wrong where the dense teacher is right)."""
-    delta: float = 0.1
-    """Probability with which the certificate may be wrong."""
-    seed: int = 0
-    """Of the bootstrap, of random baselines, and of the division with ``roles = "fresh"``."""
-    videos_per_part: int = 100
-    """Videos scored between two writes: what a killed evaluation loses at most."""
-    allowed_builders: tuple[str, ...] = ()
-    """Modules, besides this project's own, whose builders the bundle may name. Naming one runs its code."""
-
-    def __post_init__(self) -> None:
-        if self.videos_per_part < 1:
-            raise ValueError(f"videos_per_part must be at least 1, got {self.videos_per_part}")
-        self.replayed()
-
-    def replayed(self) -> EvaluationSettings:
-        """Return what the replay needs."""
-        return EvaluationSettings(epsilon=self.epsilon, delta=self.delta, seed=self.seed)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationProgress:
-    """How far one stage is."""
-
-    stage: Stage
-    done: int
-    total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +86,14 @@ def evaluate_bundle(
         videos_per_part=settings.videos_per_part,
     )
     on_progress(EvaluationProgress(stage="replay", done=0, total=1))
-    report = build_report(dataset, chosen, scored, subject_of(models), arms, settings.replayed())
+    report = build_report(
+        dataset,
+        chosen,
+        scored,
+        subject_of(models),
+        arms,
+        EvaluationSettings(epsilon=settings.epsilon, delta=settings.delta, seed=settings.seed),
+    )
     document = to_document(report)
     on_progress(EvaluationProgress(stage="replay", done=1, total=1))
     _write(store, DOCUMENT, to_text(document).encode())
@@ -147,7 +113,9 @@ def choose_videos(
     Raises:
         SourceError: a role is missing, ``test`` has a single group, or a label is unknown to the bundle.
     """
-    divided = _divide_fresh(videos, settings.seed) if settings.roles == "fresh" else _roles_of_training(videos, manifest)
+    divided = (
+        _divide_fresh(videos, settings.seed) if settings.roles == "fresh" else _roles_of_training(videos, manifest)
+    )
     chosen = tuple(video for video in divided if video.split in ("cal", "test"))
     _check_roles(dataset, chosen)
     unknown = {label for video in chosen for label in video.labels} - set(manifest.labels)

@@ -74,9 +74,7 @@ def to_text(document: Mapping[str, JsonValue]) -> str:
 
 def hash_dataset(videos: Sequence[LabeledVideo]) -> str:
     """Return the hash of which videos stand for what: versions, labels, groups and roles, in any order."""
-    rows = sorted(
-        [v.video.video_id, v.video.video_version, sorted(v.labels), v.group, v.split or ""] for v in videos
-    )
+    rows = sorted([v.video.video_id, v.video.video_version, sorted(v.labels), v.group, v.split or ""] for v in videos)
     return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from cdmodel.evaluation import DensePoint, ParityPoint, PolicyPoint
 from cdmodel.evaluation_details import COST_SHARES, LadderComparison, VideoSlice
@@ -139,22 +139,30 @@ def _comparison_row(comparison: LadderComparison, ours: bool) -> Row:  # noqa: F
 def _ablations(report: Report) -> str:
     ablations = report.evaluation.ablations
     if not ablations:
-        return "No arms were given (`--arms`)."
-    rows = []
-    for name, facts in ablations.items():
-        low, high = facts["ci95"]  # type: ignore[misc, attr-defined]
-        student = facts.get("student_accuracy")
-        digits = 2 if "_minus_" in name else 1
-        rows.append(
-            (
-                name,
-                str(facts.get("meaning", "")),
-                f"{100 * float(facts['auc_cost']):.{digits}f}",  # type: ignore[arg-type]
-                f"{100 * low:.{digits}f} to {100 * high:.{digits}f}",
-                percent(student if isinstance(student, float) else None),
-            )
-        )
+        return "No students were trained for the ablations."
+    rows = [_ablation_row(name, facts) for name, facts in ablations.items()]
     return markdown(("", "route", "area, points", "95 % interval", "student alone"), rows)
+
+
+def _ablation_row(name: str, facts: Mapping[str, object]) -> Row:
+    digits = 2 if "_minus_" in name else 1
+    area, low, high = (100 * number for number in _numbers([facts["auc_cost"], facts["ci95"]]))
+    student = facts.get("student_accuracy")
+    return (
+        name,
+        str(facts.get("meaning", "")),
+        f"{area:.{digits}f}",
+        f"{low:.{digits}f} to {high:.{digits}f}",
+        percent(student if isinstance(student, float) else None),
+    )
+
+
+def _numbers(values: Iterable[object]) -> Iterator[float]:
+    for value in values:
+        if isinstance(value, float):
+            yield value
+        elif isinstance(value, Iterable):
+            yield from _numbers(value)
 
 
 def _calibration(report: Report) -> str:
@@ -211,8 +219,7 @@ def _slices(title: str, slices: Sequence[VideoSlice]) -> str:
 
 def _shares(report: Report) -> str:
     rows = [
-        (percent(share["requested"]), percent(share["realised"]))
-        for share in report.evaluation.requested_and_realised
+        (percent(share["requested"]), percent(share["realised"])) for share in report.evaluation.requested_and_realised
     ]
     return markdown(("on cal", "on test"), rows)
 

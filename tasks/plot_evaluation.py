@@ -14,7 +14,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cdmodel.ablation import ESCALATED_SHARES, FULL_METHOD, REFERENCE
 from cdmodel.evaluation import DensePoint, Evaluation, PolicyPoint
@@ -22,7 +22,7 @@ from cdmodel.evaluation_details import EvaluationDetails, VideoSlice
 from cdmodel.intervals import wilson
 from tasks.evaluation_document import Report
 
-DOTS_PER_INCH = 160
+DOTS_PER_INCH = 130
 CURVE_POINTS = 300
 MOST_CLASSES = 24
 """With more classes their escalated shares are drawn in order, without names."""
@@ -53,6 +53,8 @@ POLICY_LOOKS: Mapping[str, Look] = {
     "random_mix": Look("random escalation", "#9a9a9a", ":", "."),
 }
 """Policies and baselines that are drawn; all others stand in the tables."""
+BANDED = ("gain", "video_gain", "sequential", "max_prob", "uniform")
+"""Whose intervals are drawn: more bands would hide each other. All intervals stand in the document."""
 ORACLE_LOOKS: Mapping[str, Look] = {
     "oracle_clip": Look("oracle, clips", "#b8860b", marker="p"),
     "oracle_subset": Look("oracle, best subset", "#b8860b", marker="h"),
@@ -98,8 +100,8 @@ def draw_costs(evaluation: Evaluation, aggregation: str) -> Figure:
     """Draw accuracy against FLOPs and against seconds, all policies under one aggregation."""
     figure = _new_figure(10.6, 4.3)
     left, right = figure.subplots(1, 2, sharey=True)
-    for axes, cost in ((left, "flops"), (right, "seconds")):
-        _draw_cost_panel(axes, evaluation, aggregation, "flops" if cost == "flops" else "seconds")
+    _draw_cost_panel(left, evaluation, aggregation, "flops")
+    _draw_cost_panel(right, evaluation, aggregation, "seconds")
     left.set_ylabel("accuracy on test")
     left.set_xlabel("GFLOPs per video (log scale)")
     right.set_xlabel("seconds per video, decoding included (log scale)")
@@ -167,7 +169,7 @@ def draw_risk_coverage(details: EvaluationDetails) -> Figure:
     axes.set_ylim(bottom=0)
     _as_percent(axes.xaxis)
     _as_percent(axes.yaxis)
-    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    figure.legend(loc="outside upper center", frameon=False, fontsize=9, ncols=len(CURVE_LOOKS))
     _tidy(axes)
     return figure
 
@@ -225,27 +227,14 @@ def _draw_cost_panel(axes: Axes, evaluation: Evaluation, aggregation: str, cost:
     ladders = _ladders((*evaluation.policies, *evaluation.baselines), aggregation)
     for name, look in POLICY_LOOKS.items():
         if name in ladders:
-            _draw_ladder(axes, ladders[name], look, cost)
+            _draw_ladder(axes, ladders[name], look, cost, banded=name in BANDED)
     for name, look in ORACLE_LOOKS.items():
         for point in ladders.get(name, ()):
             _draw_mark(axes, _cost_of(point, cost), point.accuracy, look, size=60)
     if evaluation.default.aggregation == aggregation:
-        default = evaluation.default
-        ring = Look("bundle's default", INK)
-        axes.plot(
-            [_cost_of(default, cost)],
-            [default.accuracy],
-            marker="o",
-            markersize=11,
-            markerfacecolor="none",
-            markeredgecolor=ring.colour,
-            markeredgewidth=1.5,
-            linestyle="none",
-            label=ring.label,
-            zorder=6,
-        )
-    _draw_dense(axes, "dense teacher", evaluation.dense_teacher, TEACHER, cost, aggregation)
-    _draw_dense(axes, "dense student", evaluation.dense_student, STUDENT, cost, aggregation)
+        _draw_ring(axes, evaluation.default, cost)
+    _draw_dense(axes, "dense teacher", evaluation.dense_teacher, TEACHER, cost)
+    _draw_dense(axes, "dense student", evaluation.dense_student, STUDENT, cost)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -254,17 +243,12 @@ def _draw_cost_panel(axes: Axes, evaluation: Evaluation, aggregation: str, cost:
     _tidy(axes)
 
 
-def _draw_ladder(axes: Axes, points: Sequence[PolicyPoint], look: Look, cost: Cost) -> None:
+def _draw_ladder(axes: Axes, points: Sequence[PolicyPoint], look: Look, cost: Cost, *, banded: bool) -> None:
     ordered = sorted(points, key=lambda point: _cost_of(point, cost))
     costs = [_cost_of(point, cost) for point in ordered]
-    axes.fill_between(
-        costs,
-        [point.accuracy_ci95[0] for point in ordered],
-        [point.accuracy_ci95[1] for point in ordered],
-        color=look.colour,
-        alpha=0.07,
-        linewidth=0,
-    )
+    if banded:
+        low, high = zip(*(point.accuracy_ci95 for point in ordered), strict=True)
+        axes.fill_between(costs, low, high, color=look.colour, alpha=0.1, linewidth=0)
     axes.plot(
         costs,
         [point.accuracy for point in ordered],
@@ -278,7 +262,22 @@ def _draw_ladder(axes: Axes, points: Sequence[PolicyPoint], look: Look, cost: Co
     )
 
 
-def _draw_dense(axes: Axes, name: str, point: DensePoint, colour: str, cost: Cost, aggregation: str) -> None:
+def _draw_ring(axes: Axes, default: PolicyPoint, cost: Cost) -> None:
+    axes.plot(
+        [_cost_of(default, cost)],
+        [default.accuracy],
+        marker="o",
+        markersize=11,
+        markerfacecolor="none",
+        markeredgecolor=INK,
+        markeredgewidth=1.5,
+        linestyle="none",
+        label="bundle's default",
+        zorder=6,
+    )
+
+
+def _draw_dense(axes: Axes, name: str, point: DensePoint, colour: str, cost: Cost) -> None:
     axes.axhline(point.accuracy, color=colour, linewidth=0.9, linestyle=(0, (5, 3)), zorder=1)
     place = point.flops_per_video / 1e9 if cost == "flops" else point.seconds_per_video
     _draw_mark(axes, place, point.accuracy, Look(name, colour, marker="*"), size=110)
@@ -286,7 +285,14 @@ def _draw_dense(axes: Axes, name: str, point: DensePoint, colour: str, cost: Cos
 
 def _draw_mark(axes: Axes, cost: float, accuracy: float, look: Look, *, size: float) -> None:
     axes.scatter(
-        [cost], [accuracy], s=size, color=look.colour, marker=look.marker, label=look.label, zorder=5, edgecolors="white"
+        [cost],
+        [accuracy],
+        s=size,
+        color=look.colour,
+        marker=look.marker,
+        label=look.label,
+        zorder=5,
+        edgecolors="white",
     )
 
 
@@ -323,7 +329,7 @@ def _tidy(axes: Axes, grid: Literal["x", "y", "both"] = "both") -> None:
 
 
 def _as_percent(axis: Any) -> None:
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=" %"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
 
 
 def _render(figure: Figure, suffix: str) -> bytes:
