@@ -105,10 +105,15 @@ def draw_costs(evaluation: Evaluation, aggregation: str) -> Figure:
     left.set_ylabel("accuracy on test")
     left.set_xlabel("GFLOPs per video (log scale)")
     right.set_xlabel("seconds per video, decoding included (log scale)")
+    floor = _floor(evaluation)
+    cut = left.get_ylim()[0] < floor
+    if cut:
+        left.set_ylim(bottom=floor)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8.5, handlelength=2.6)
     title = "plain mean of the clips" if aggregation == "mean" else f"clips aggregated by {aggregation}"
-    figure.suptitle(f"{title}; bands: 95 % intervals over groups", x=0.01, ha="left", fontsize=10, color=INK)
+    below = "; what lies lower stands in tables.md" if cut else ""
+    figure.suptitle(f"{title}; bands: 95 % intervals over groups{below}", x=0.01, ha="left", fontsize=10, color=INK)
     return figure
 
 
@@ -241,6 +246,12 @@ def _draw_cost_panel(axes: Axes, evaluation: Evaluation, aggregation: str, cost:
     axes.xaxis.set_minor_formatter(NullFormatter())
     _as_percent(axes.yaxis)
     _tidy(axes)
+
+
+def _floor(evaluation: Evaluation) -> float:
+    """Return where the picture ends below: a baseline of one clip must not flatten everything of interest."""
+    ends = (evaluation.dense_student.accuracy, evaluation.dense_teacher.accuracy)
+    return max(min(ends) - max(1.2 * abs(ends[1] - ends[0]), 0.05), -0.02)
 
 
 def _draw_ladder(axes: Axes, points: Sequence[PolicyPoint], look: Look, cost: Cost, *, banded: bool) -> None:
