@@ -70,7 +70,7 @@ POLICIES: tuple[EscalationPolicy, ...] = (
     RandomClips(clips=4, seed=5),
     CentreClips(clips=3),
     MotionClips(clips=3),
-    EarlyExit(threshold=0.7),
+    EarlyExit(threshold=0.5),
     Sequential(min_value=0.01, stop_confidence=0.95, clips_per_round=2),
 )
 AGGREGATIONS: tuple[Aggregation, ...] = (
