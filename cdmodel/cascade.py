@@ -127,20 +127,13 @@ def decode_cost(reader: ClipReader) -> ComputeCost:
     )
 
 
-def _score_densely(video_id: str, reader: ClipReader, models: CascadeModels) -> ScoredClips:
-    """Let the teacher look at every clip in one pass, whose length is known at its end."""
-    answers, batches, cost = _run_teacher(reader, models, None)
-    spans = tuple(span for batch in batches for span in batch.spans)
-    asked_N = np.ones(len(spans), dtype=np.bool_)
-    manifest = models.manifest
-    teacher = calibrate_teacher(answers, asked_N, None, manifest.calibration, manifest.label_kind)
-    state = VideoState(video_id=video_id, clips=len(spans), student=None, asked_N=asked_N, teacher=teacher)
-    return ScoredClips(spans=spans, state=state, cost=cost)
+def ask_student(reader: ClipReader, models: CascadeModels) -> tuple[StudentLogits, tuple[ClipSpan, ...], ComputeCost]:
+    """Return the student's raw answers to every clip, where the clips lie, and what the network took.
 
-
-def _run_student(reader: ClipReader, models: CascadeModels) -> tuple[StudentScores, list[ClipSpan | None], ComputeCost]:
+    A replay decides as a live run because both come from here: the same clips in the same batches.
+    """
     meter = _DeviceMeter(models.student.device.type == "cuda")
-    spans: list[ClipSpan | None] = []
+    spans: list[ClipSpan] = []
     parts: list[StudentLogits] = []
     for batch in reader.read_clips(models.student.geometry):
         with meter:
@@ -151,41 +144,13 @@ def _run_student(reader: ClipReader, models: CascadeModels) -> tuple[StudentScor
         student_seconds=meter.wall_seconds,
         gpu_seconds=meter.gpu_seconds,
     )
-    manifest = models.manifest
-    raw = StudentLogits.concatenate(parts)
-    return calibrate_student(raw, manifest.calibration, manifest.label_kind), spans, cost
+    return StudentLogits.concatenate(parts), tuple(spans), cost
 
 
-class _TeacherAnswers:
-    """What the teacher has said of one video, one question after another."""
-
-    def __init__(self, reader: ClipReader, models: CascadeModels, spans: list[ClipSpan | None]) -> None:
-        self._reader = reader
-        self._models = models
-        self._logits: dict[int, FloatArray] = {}
-        self.spans = spans
-        self.cost = ComputeCost()
-
-    def ask(self, wanted_N: BoolArray, state: VideoState) -> VideoState:
-        """Put clips to the teacher and return the state with all of its answers so far."""
-        answers, batches, cost = _run_teacher(self._reader, self._models, np.flatnonzero(wanted_N).tolist())
-        self.cost += cost
-        answered = [(i, span) for batch in batches for i, span in zip(batch.clip_indices, batch.spans, strict=True)]
-        if [clip_index for clip_index, _ in answered] != np.flatnonzero(wanted_N).tolist():
-            raise DecodeError(state.video_id, "two passes over the video gave different clips")
-        for logits_K, (clip_index, span) in zip(answers, answered, strict=True):
-            self._logits[clip_index] = logits_K
-            self.spans[clip_index] = span
-        asked_N = state.asked_N | wanted_N
-        logits_MK = np.stack([self._logits[clip_index] for clip_index in np.flatnonzero(asked_N).tolist()])
-        manifest = self._models.manifest
-        teacher = calibrate_teacher(logits_MK, asked_N, state.student, manifest.calibration, manifest.label_kind)
-        return state.after(asked_N, teacher)
-
-
-def _run_teacher(
+def ask_teacher(
     reader: ClipReader, models: CascadeModels, wanted: Collection[int] | None
 ) -> tuple[FloatArray, list[ClipBatch], ComputeCost]:
+    """Return the teacher's logits for the wanted clips (None: all), their batches without pixels, and the cost."""
     meter = _DeviceMeter(models.teacher.device.type == "cuda")
     seen: list[ClipBatch] = []
     parts: list[FloatArray] = []
@@ -200,6 +165,49 @@ def _run_teacher(
         gpu_seconds=meter.gpu_seconds,
     )
     return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32), seen, cost
+
+
+def _score_densely(video_id: str, reader: ClipReader, models: CascadeModels) -> ScoredClips:
+    """Let the teacher look at every clip in one pass, whose length is known at its end."""
+    answers, batches, cost = ask_teacher(reader, models, None)
+    spans = tuple(span for batch in batches for span in batch.spans)
+    asked_N = np.ones(len(spans), dtype=np.bool_)
+    manifest = models.manifest
+    teacher = calibrate_teacher(answers, asked_N, None, manifest.calibration, manifest.label_kind)
+    state = VideoState(video_id=video_id, clips=len(spans), student=None, asked_N=asked_N, teacher=teacher)
+    return ScoredClips(spans=spans, state=state, cost=cost)
+
+
+def _run_student(reader: ClipReader, models: CascadeModels) -> tuple[StudentScores, list[ClipSpan | None], ComputeCost]:
+    raw, spans, cost = ask_student(reader, models)
+    return calibrate_student(raw, models.manifest.calibration, models.manifest.label_kind), list(spans), cost
+
+
+class _TeacherAnswers:
+    """What the teacher has said of one video, one question after another."""
+
+    def __init__(self, reader: ClipReader, models: CascadeModels, spans: list[ClipSpan | None]) -> None:
+        self._reader = reader
+        self._models = models
+        self._logits: dict[int, FloatArray] = {}
+        self.spans = spans
+        self.cost = ComputeCost()
+
+    def ask(self, wanted_N: BoolArray, state: VideoState) -> VideoState:
+        """Put clips to the teacher and return the state with all of its answers so far."""
+        answers, batches, cost = ask_teacher(self._reader, self._models, np.flatnonzero(wanted_N).tolist())
+        self.cost += cost
+        answered = [(i, span) for batch in batches for i, span in zip(batch.clip_indices, batch.spans, strict=True)]
+        if [clip_index for clip_index, _ in answered] != np.flatnonzero(wanted_N).tolist():
+            raise DecodeError(state.video_id, "two passes over the video gave different clips")
+        for logits_K, (clip_index, span) in zip(answers, answered, strict=True):
+            self._logits[clip_index] = logits_K
+            self.spans[clip_index] = span
+        asked_N = state.asked_N | wanted_N
+        logits_MK = np.stack([self._logits[clip_index] for clip_index in np.flatnonzero(asked_N).tolist()])
+        manifest = self._models.manifest
+        teacher = calibrate_teacher(logits_MK, asked_N, state.student, manifest.calibration, manifest.label_kind)
+        return state.after(asked_N, teacher)
 
 
 class _DeviceMeter:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from cdmodel.descent import TrainingProgress
+from tasks.evaluation_settings import EvaluationProgress
 
 
 @contextmanager
@@ -42,6 +43,20 @@ def training_bars() -> Iterator[Callable[[TrainingProgress], None]]:
             if progress.validation_accuracy is not None:
                 note += f", on new clips {progress.validation_accuracy:.1%}"
             bars.update(rows[progress.stage], completed=progress.step, note=note)
+
+        yield show
+
+
+@contextmanager
+def evaluation_bars() -> Iterator[Callable[[EvaluationProgress], None]]:
+    """Show one bar per stage of an evaluation."""
+    rows: dict[str, TaskID] = {}
+    with _bars("") as bars:
+
+        def show(progress: EvaluationProgress) -> None:
+            if progress.stage not in rows:
+                rows[progress.stage] = bars.add_task(progress.stage, total=progress.total, note="")
+            bars.update(rows[progress.stage], completed=progress.done)
 
         yield show
 

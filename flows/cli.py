@@ -56,6 +56,12 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file, se
 Assignments = Annotated[list[str] | None, typer.Option("--set", help="A setting as key=value; repeatable.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a running Dask scheduler. [default: a local cluster]")]
 Workers = Annotated[int | None, typer.Option(help="Local worker processes. [default: one per GPU or core]")]
+LabeledData = Annotated[
+    str, typer.Argument(help="Manifest with uri and label, a folder with one folder per class, or KIND:ANNOTATIONS.")
+]
+PublishedVideos = Annotated[
+    str | None, typer.Option("--videos", help="Where the videos of a published data set (KIND:ANNOTATIONS) lie.")
+]
 RunId = Annotated[str | None, typer.Option(help="Name of the run, also to finish one. [default: date and content]")]
 Relabel = Annotated[bool, typer.Option("--relabel", help="Label also what is labeled already.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -228,10 +234,11 @@ def compose(
 ) -> None:
     """Make untrimmed videos of trimmed, labeled ones: each once, at a random place among pieces of other videos."""
     from flows.bars import counted_bar
-    from flows.config import load_compose_settings
+    from flows.config import load_settings
     from tasks.compose_corpus import compose_corpus
+    from tasks.compose_settings import ComposeSettings
 
-    settings = load_compose_settings(config, assignments or [], {"distractors": distractors, "seed": seed})
+    settings = load_settings(ComposeSettings, config, assignments or [], {"distractors": distractors, "seed": seed})
     with counted_bar("compose", "videos") as on_progress:
         corpus = compose_corpus(dataset, backgrounds, out, settings, on_progress)
     facts = asdict(corpus)
@@ -245,25 +252,21 @@ def compose(
 @app.command()
 @one_line_errors
 def train(
-    dataset: Annotated[
-        str,
-        typer.Argument(help="Manifest with uri and label, a folder with one folder per class, or KIND:ANNOTATIONS."),
-    ],
+    dataset: LabeledData,
     out: Annotated[str, typer.Option("--out", help="New folder for the bundle.")],
-    videos: Annotated[
-        str | None, typer.Option("--videos", help="Where the videos of a published data set (KIND:ANNOTATIONS) lie.")
-    ] = None,
+    videos: PublishedVideos = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
     """Train a teacher and the student that knows when it is right, calibrate both, and write a bundle."""
+    from cdmodel.train_settings import TrainSettings
     from flows.bars import training_bars
-    from flows.config import load_train_settings
+    from flows.config import load_settings
     from tasks.train_bundle import train_bundle
 
-    settings = load_train_settings(config, assignments or [])
+    settings = load_settings(TrainSettings, config, assignments or [])
     with training_bars() as on_progress:
         trained = train_bundle(dataset, out, settings, on_progress, videos=videos)
     facts = {
@@ -276,6 +279,67 @@ def train(
         "metrics": dict(trained.metrics),
     }
     _print(facts, _lines(facts), json_output)
+
+
+@app.command()
+@one_line_errors
+def ablate(
+    dataset: LabeledData,
+    out: Annotated[str, typer.Option("--out", help="New folder for the trained students.")],
+    models: Models = None,
+    videos: PublishedVideos = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train the students that tell what confidence distillation itself brings; evaluate --arms compares them."""
+    from flows.bars import training_bars
+    from flows.config import load_settings
+    from storage.bundles import local_bundle
+    from tasks.train_arms import ArmSettings, train_arms
+
+    settings = load_settings(ArmSettings, config, assignments or [])
+    with training_bars() as on_progress:
+        trained = train_arms(dataset, local_bundle(models), out, settings, on_progress, videos=videos)
+    _print(asdict(trained), _lines(asdict(trained)), json_output)
+
+
+@app.command()
+@one_line_errors
+def evaluate(
+    dataset: LabeledData,
+    out: Annotated[str, typer.Option("--out", help="Folder or URL for evaluation.json, tables, plots and scores.")],
+    models: Models = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    videos: PublishedVideos = None,
+    arms: Annotated[Path | None, typer.Option(help="Folder of cdlabel ablate, to compare its students too.")] = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Replay every policy and baseline on labeled videos: accuracy, cost, calibration and what is certified."""
+    from cdmodel.bundle import read_manifest
+    from flows.bars import evaluation_bars
+    from flows.config import load_settings
+    from flows.tables import as_text
+    from storage.bundles import local_bundle
+    from storage.dataset import read_dataset
+    from tasks.evaluate_bundle import evaluate_bundle
+    from tasks.evaluation_settings import EvaluateSettings
+    from tasks.evaluation_tables import headline
+
+    settings = load_settings(EvaluateSettings, config, assignments or [])
+    label_kind = read_manifest(local_bundle(models)).label_kind
+    found = read_dataset(dataset, videos=videos, label_kind=label_kind)
+    if found.missing:
+        _say(f"{len(found.missing)} videos that the annotation names are not there, {found.missing[0]} for one")
+    with evaluation_bars() as on_progress:
+        evaluated = evaluate_bundle(dataset, found.videos, models, out, settings, on_progress, arms=arms)
+    for video in evaluated.unreadable:
+        _say(f"left out: {video.uri}: {video.reason}")
+    text = f"{as_text(*headline(evaluated.report))}\n\nEverything else: {evaluated.out}"
+    _print(evaluated.document, text, json_output)
 
 
 @app.command()

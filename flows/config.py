@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
@@ -23,12 +23,12 @@ from cdmodel.errors import ConfigError
 from cdmodel.policies import PolicyChoice
 from cdmodel.sampling import ClipSampling
 from cdmodel.setting_groups import FORBID_UNKNOWN
-from cdmodel.train_settings import TrainSettings
 from flows.dispatch import ClusterSettings
 from storage.corpus import CorpusRules
 from storage.filesystem import absolute_uri
-from tasks.compose_settings import ComposeSettings
 from tasks.plan_run import RunRequest, ShardingSettings
+
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,33 +101,19 @@ def load_config(file: Path | None, assignments: Sequence[str], arguments: Mappin
         raise explain(error) from error
 
 
-def load_train_settings(file: Path | None, assignments: Sequence[str]) -> TrainSettings:
-    """Compose the settings of a training run from a TOML file and ``--set``.
+def load_settings(
+    kind: type[Settings], file: Path | None, assignments: Sequence[str], arguments: Mapping[str, Any] | None = None
+) -> Settings:
+    """Compose the settings of one command from a TOML file, ``--set`` and its own options; None means not given.
 
     Raises:
         ConfigError: naming the setting and what is wrong with it.
     """
     settings = read_toml(file)
     _assign(settings, assignments)
+    settings |= {key: value for key, value in (arguments or {}).items() if value is not None}
     try:
-        return TypeAdapter(TrainSettings).validate_python(settings)
-    except ValidationError as error:
-        raise explain(error) from error
-
-
-def load_compose_settings(
-    file: Path | None, assignments: Sequence[str], arguments: Mapping[str, Any]
-) -> ComposeSettings:
-    """Compose the settings of composites from a TOML file, ``--set`` and options; None means not given.
-
-    Raises:
-        ConfigError: naming the setting and what is wrong with it.
-    """
-    settings = read_toml(file)
-    _assign(settings, assignments)
-    settings |= {key: value for key, value in arguments.items() if value is not None}
-    try:
-        return TypeAdapter(ComposeSettings).validate_python(settings)
+        return TypeAdapter(kind).validate_python(settings)
     except ValidationError as error:
         raise explain(error) from error
 

@@ -10,15 +10,16 @@ from cdmodel.aggregation import LogPool, MeanProbability
 from cdmodel.errors import ConfigError
 from cdmodel.policies import Budgeted, Certified, DenseTeacher, Gain, RandomClips, Sequential
 from cdmodel.sampling import ClipSampling
+from cdmodel.train_settings import TrainSettings
 from flows.config import (
-    load_compose_settings,
     load_config,
-    load_train_settings,
+    load_settings,
     read_toml,
     to_json,
     to_request,
     to_toml,
 )
+from tasks.compose_settings import ComposeSettings
 
 PLACES = {"source": "/videos", "out": "/tables"}
 
@@ -228,7 +229,7 @@ def test_planning_gets_what_it_needs_and_the_resolved_text():
 
 
 def test_settings_of_training_come_from_file_and_set(tmp_path):
-    settings = load_train_settings(_write(tmp_path, "seed = 4\n[teacher]\nsteps = 10\n"), ["teacher.steps=20"])
+    settings = load_settings(TrainSettings, _write(tmp_path, "seed = 4\n[teacher]\nsteps = 10\n"), ["teacher.steps=20"])
     assert (settings.seed, settings.teacher.steps) == (4, 20)
 
 
@@ -247,13 +248,13 @@ def test_settings_of_training_come_from_file_and_set(tmp_path):
 )
 def test_a_setting_of_training_that_cannot_be_is_named(assignment, key):
     with pytest.raises(ConfigError, match=key):
-        load_train_settings(None, [assignment])
+        load_settings(TrainSettings, None, [assignment])
 
 
 def test_options_of_compose_win_over_assignments_and_those_over_the_file(tmp_path):
     file = tmp_path / "compose.toml"
     file.write_text('seed = 1\ndistractors = 0.1\nheight = 48\n[corpus]\nroots = ["/footage"]\n')
-    settings = load_compose_settings(file, ["seed=2", "distractors=0.2"], {"distractors": 0.3, "seed": None})
+    settings = load_settings(ComposeSettings, file, ["seed=2", "distractors=0.2"], {"distractors": 0.3, "seed": None})
     assert (settings.height, settings.seed, settings.distractors) == (48, 2, 0.3)
     assert settings.corpus.roots == ("/footage",)
 
@@ -264,5 +265,5 @@ def test_options_of_compose_win_over_assignments_and_those_over_the_file(tmp_pat
 )
 def test_a_bad_setting_of_compose_is_named(assignment, said):
     with pytest.raises(ConfigError) as refused:
-        load_compose_settings(None, [assignment], {})
+        load_settings(ComposeSettings, None, [assignment], {})
     assert said in str(refused.value)
