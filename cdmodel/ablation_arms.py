@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import JsonValue
 from torch import Tensor, nn
 
 from cdmodel.bundle import ModelSpec
@@ -102,6 +103,20 @@ def train_arm(
     return TrainedArm(recipe=recipe, network=network.cpu(), spec=base.spec)
 
 
+def rebuild_arm(recipe: StudentRecipe, settings: TrainSettings, num_classes: int) -> nn.Module:
+    """Return an untrained network of the shape that ``train_arm`` gives, to load an arm's weights into.
+
+    Raises:
+        BundleError: the student's builder is not allowed, does not exist, or refuses its arguments.
+    """
+    network, _ = open_student(settings, num_classes, _extra_arguments(recipe))
+    return PostHocStudent(network, num_classes) if recipe.refinement == "post_hoc" else network
+
+
+def _extra_arguments(recipe: StudentRecipe) -> dict[str, JsonValue]:
+    return {} if recipe.shapes_features else {"detach_teacher_head": True}
+
+
 class PostHocStudent(nn.Module):
     """A frozen student whose q_teacher is the answer of a small network that sees its class scores alone.
 
@@ -132,8 +147,7 @@ class PostHocStudent(nn.Module):
 def _train_plain(
     recipe: StudentRecipe, lessons: ArmLessons, settings: TrainSettings, on_progress: OnProgress
 ) -> TrainedArm:
-    extra = {} if recipe.shapes_features else {"detach_teacher_head": True}
-    network, spec = open_student(settings, lessons.train.truth_NK.shape[1], extra)
+    network, spec = open_student(settings, lessons.train.truth_NK.shape[1], _extra_arguments(recipe))
     network.to(torch.device(pick_device()))
     train_student(network, spec, _to_student_lessons(recipe, lessons, settings), settings, recipe, on_progress)
     return TrainedArm(recipe=recipe, network=network.cpu(), spec=spec)

@@ -20,7 +20,9 @@ from typing_extensions import Annotated
 from cdmodel.aggregation import Aggregation
 from cdmodel.calibration import Calibration
 from cdmodel.errors import BundleError
-from cdmodel.escalation import EscalationPolicy
+from cdmodel.labels import LabelKind
+from cdmodel.policies import EscalationPolicy
+from cdmodel.risk import RiskCurve
 from cdmodel.sampling import ClipGeometry, ClipSampling
 from cdmodel.setting_groups import FORBID_UNKNOWN
 
@@ -65,12 +67,18 @@ class BundleManifest:
     schema_version: Literal[1]
     labels: tuple[str, ...]
     """Class names; a label's position is its ``label_id``."""
+    label_kind: LabelKind = "single"
+    """Whether a video has exactly one of the labels or any number of them."""
     sampling: ClipSampling
     student: ModelSpec
     teacher: ModelSpec
     calibration: Calibration
     default_policy: Annotated[EscalationPolicy, Field(discriminator="kind")]
     default_aggregation: Annotated[Aggregation, Field(discriminator="kind")]
+    value_at_share: tuple[float, ...] = ()
+    """Smallest values of ``video_gain`` that escalate 0 %, 5 % ... 100 % of the clips of ``cal``: budgets are read off it."""
+    risk: RiskCurve | None = None
+    """Harm of each threshold on the role ``risk``; None where there was no such role, so that nothing is certified."""
     provenance: dict[str, JsonValue]
     """Where it came from: data, seeds, versions, origin of the confidence targets."""
     metrics: dict[str, JsonValue]

@@ -1,201 +1,166 @@
-"""Fitting what a bundle is calibrated with, and the policy it ships with, on scores of held-out videos.
+"""Fitting what a bundle is calibrated with, on cached answers of held-out videos (the role ``cal``).
 
-NumPy only. Everything is chosen on the videos it is given (the role ``cal``); none of them may serve as test.
-N clips, K classes, V videos.
+None of these videos may serve as test. N clips, F features, K labels, V videos.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss as binary_log_loss
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from cdmodel.aggregation import Aggregation, LogPool, aggregate, merge_answers
-from cdmodel.calibration import PlattMap
-from cdmodel.errors import TrainingError
-from cdmodel.escalation import (
-    DenseTeacher,
-    EscalationPolicy,
-    Gain,
-    MaxProbability,
-    select_for_escalation,
+from cdmodel.calibration import (
+    ALONE_FEATURES,
+    ANSWER_FEATURES,
+    CLIP_FEATURES,
+    Calibration,
+    ConfidenceMap,
+    calibrate_student,
+    describe_alone,
+    describe_answers,
+    describe_clips,
 )
-from cdmodel.scores import StudentScores, TeacherScores
+from cdmodel.errors import TrainingError
+from cdmodel.labels import LabelKind, Truth, is_right, log_loss, probabilities_of
+from cdmodel.replay import CachedVideo, truth_of
+from cdmodel.scores import BoolArray
 
 Float64Array = NDArray[np.float64]
 
-PRICE_OF_DENSE_TEACHER = 0.05
-"""Video accuracy that the teacher on every clip has to bring to be worth it, in choosing the default policy."""
 COLDEST, HOTTEST = 0.05, 20.0
-_GAINS = tuple(round(0.02 * step, 2) for step in range(-20, 41))
-_POOLS: tuple[LogPool, ...] = tuple(
-    LogPool(confidence_power=power, independence=independence)
-    for power in (1.0, 2.0, 3.0)
-    for independence in (0.0, 0.5)
-)
+FOLDS = 5
+RIDGE = 0.1
+"""Inverse strength of the penalty on standardised weights: a few hundred clips must not fit ten weights freely."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VideoScores:
-    """What both models said of every clip of one labeled video, calibrated."""
+def fit_temperature(logits_NK: NDArray[np.floating], truth_NK: Truth, kind: LabelKind) -> float:
+    """Return the temperature, between 0.05 and 20, that minimises the mean negative log-likelihood of the truth.
 
-    student: StudentScores
-    teacher: TeacherScores
-    label_id: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyOutcome:
-    """What a policy would have done on some videos."""
-
-    video_accuracy: float
-    escalated_share: float
-    """Of the clips of all videos."""
-    probabilities_VK: Float64Array
-    """One row for each video, before the video temperature."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChosenDefaults:
-    """The policy and the aggregation a bundle ships with."""
-
-    policy: Gain
-    aggregation: LogPool
-
-
-def fit_temperature(logits_NK: NDArray[np.floating], label_N: NDArray[np.int64]) -> float:
-    """Return the temperature that minimises the mean negative log-likelihood of the labels.
-
-    Source: Guo et al. 2017, section 4.2. The likelihood is concave in 1 / temperature, so a golden-section search finds
-    the only minimum, between 0.05 and 20.
+    Source: Guo et al. 2017, section 4.2.
     """
-    _require(len(label_N), "temperature")
+    _require(len(truth_NK), "temperature")
     scores_NK = logits_NK.astype(np.float64)
-
-    def loss(log_temperature: float) -> float:
-        return negative_log_likelihood(scores_NK / math.exp(log_temperature), label_N)
-
-    return math.exp(_minimise(loss, math.log(COLDEST), math.log(HOTTEST)))
-
-
-def negative_log_likelihood(logits_NK: Float64Array, label_N: NDArray[np.int64]) -> float:
-    """Return the mean of -log softmax(logits)[label], in nats."""
-    shifted_NK = logits_NK - logits_NK.max(axis=1, keepdims=True)
-    log_total_N = np.log(np.exp(shifted_NK).sum(axis=1))
-    return float(np.mean(log_total_N - shifted_NK[np.arange(len(label_N)), label_N]))
+    found = minimize_scalar(
+        lambda log_temperature: log_loss(scores_NK / math.exp(log_temperature), truth_NK, kind),
+        bounds=(math.log(COLDEST), math.log(HOTTEST)),
+        method="bounded",
+        options={"xatol": 1e-5},
+    )
+    return math.exp(found.x)
 
 
-def fit_platt(logit_N: NDArray[np.floating], was_right_N: NDArray[np.bool_]) -> PlattMap:
-    """Return the slope and bias that minimise the binary cross-entropy, by Newton's method.
+def video_logits(probabilities_VK: Float64Array, kind: LabelKind) -> Float64Array:
+    """Return the logits of probabilities after aggregation, whose temperature is the video temperature."""
+    p_VK = np.clip(probabilities_VK, 1e-12, 1.0)
+    return np.asarray(np.log(p_VK) if kind == "single" else np.log(p_VK / np.maximum(1 - p_VK, 1e-12)))
 
-    Source: Platt 1999, with his targets (n + 1) / (n + 2) and 1 / (n + 2), which keep a separable set finite. A head
-    that has learnt nothing, or the reverse, gets slope 0 rather than a negative one: the mean rate.
+
+def fit_calibration(videos: Sequence[CachedVideo], kind: LabelKind, *, in_context: bool = True) -> Calibration:
+    """Fit everything but the video temperature. All confidences become P(right), whatever they were taught as.
+
+    Without ``in_context`` each confidence is a function of one thing alone, as in the ablations: of its own head's answer
+    to its own clip, and where the teacher was not preceded by a student, of its largest probability.
     """
-    _require(len(logit_N), "Platt map")
-    rights = int(was_right_N.sum())
-    wrongs = len(was_right_N) - rights
-    target_N = np.where(was_right_N, (rights + 1) / (rights + 2), 1 / (wrongs + 2))
-    inputs_N2 = np.stack([logit_N.astype(np.float64), np.ones(len(logit_N))], axis=1)
-    weights_2 = np.array([0.0, math.log((rights + 1) / (wrongs + 1))])
-    base_rate_bias = float(weights_2[1])
-    for _ in range(50):
-        guess_N = 1 / (1 + np.exp(-np.clip(inputs_N2 @ weights_2, -60, 60)))
-        gradient_2 = inputs_N2.T @ (guess_N - target_N)
-        curvature_22 = (inputs_N2 * (guess_N * (1 - guess_N))[:, None]).T @ inputs_N2
-        step_2 = np.linalg.solve(curvature_22 + 1e-6 * np.eye(2), gradient_2)
-        weights_2 = weights_2 - np.clip(step_2, -2, 2)
-        if np.abs(step_2).max() < 1e-9:
-            break
-    slope, bias = float(weights_2[0]), float(weights_2[1])
-    return PlattMap(slope=slope, bias=bias) if slope > 0 else PlattMap(slope=0.0, bias=base_rate_bias)
-
-
-def fit_video_temperature(probabilities_VK: Float64Array, label_V: NDArray[np.int64]) -> float:
-    """Return the temperature for probabilities after aggregation, as ``calibration.temper`` applies it."""
-    return fit_temperature(np.log(np.maximum(probabilities_VK, 1e-12)), label_V)
-
-
-def replay(policy: EscalationPolicy, aggregation: Aggregation, videos: Sequence[VideoScores]) -> PolicyOutcome:
-    """Return what the cascade would have answered and asked, from scores alone. The dense teacher has no student."""
-    _require(len(videos), "replay")
-    escalated = 0
-    rows: list[Float64Array] = []
-    for video in videos:
-        escalated_N = select_for_escalation(policy, video.student)
-        student = None if isinstance(policy, DenseTeacher) else video.student
-        teacher = None
-        if escalated_N.any():
-            teacher = TeacherScores(probabilities_NK=video.teacher.probabilities_NK[escalated_N])
-        rows.append(aggregate(aggregation, merge_answers(student, teacher, escalated_N)).probabilities_K)
-        escalated += int(escalated_N.sum())
-    probabilities_VK = np.stack(rows)
-    label_V = np.array([video.label_id for video in videos])
-    return PolicyOutcome(
-        video_accuracy=float(np.mean(probabilities_VK.argmax(axis=1) == label_V)),
-        escalated_share=escalated / sum(len(video.student.q_teacher_N) for video in videos),
-        probabilities_VK=probabilities_VK,
+    _require(len(videos), "calibration")
+    clips_V = [len(video.teacher_logits_NK) for video in videos]
+    truth_NK = np.repeat(truth_of(videos), clips_V, axis=0)
+    group_N = np.repeat([video.group for video in videos], clips_V)
+    student_NK = np.concatenate([video.student.logits_NK for video in videos])
+    teacher_NK = np.concatenate([video.teacher_logits_NK for video in videos])
+    student_temperature = fit_temperature(student_NK, truth_NK, kind)
+    teacher_temperature = fit_temperature(teacher_NK, truth_NK, kind)
+    teacher_right_N, student_right_N = is_right(teacher_NK, truth_NK), is_right(student_NK, truth_NK)
+    choose = fit_confidence if in_context else fit_platt
+    clip_features_NF = np.concatenate([describe_clips(video.student, student_temperature, kind) for video in videos])
+    calibration = Calibration(
+        student_temperature=student_temperature,
+        teacher_temperature=teacher_temperature,
+        q_teacher=choose(clip_features_NF, teacher_right_N, group_N, CLIP_FEATURES.index("q_teacher_logit")),
+        q_student=choose(clip_features_NF, student_right_N, group_N, CLIP_FEATURES.index("q_student_logit")),
+    )
+    answers_NF = np.concatenate([_describe_answers(video, calibration, kind) for video in videos])
+    alone_NF = describe_alone(probabilities_of(teacher_NK, kind, teacher_temperature), kind)
+    return Calibration(
+        student_temperature=student_temperature,
+        teacher_temperature=teacher_temperature,
+        q_teacher=calibration.q_teacher,
+        q_student=calibration.q_student,
+        teacher_answer=choose(answers_NF, teacher_right_N, group_N, ANSWER_FEATURES.index("q_teacher_logit")),
+        teacher_alone=choose(alone_NF, teacher_right_N, group_N, ALONE_FEATURES.index("log_peak")),
     )
 
 
-def choose_defaults(videos: Sequence[VideoScores]) -> ChosenDefaults:
-    """Pick the pool with the best accuracy over all thresholds, then its threshold with the best trade.
+def fit_confidence(features_NF: Float64Array, right_N: BoolArray, group_N: NDArray[np.str_], own: int) -> ConfidenceMap:
+    """Return the logistic map from features to P(right) with the smaller cross-validated log-loss of two.
 
-    The trade is accuracy minus ``PRICE_OF_DENSE_TEACHER`` times the escalated share. "The cheapest one within half a
-    point of the dense teacher" was tried first: on a few hundred videos half a point is less than the noise, and the
-    choice jumped between a fifth and all of the clips.
+    One uses every feature, with a ridge penalty; the other is Platt scaling of the feature ``own`` alone. Folds keep
+    groups together. With one outcome only, the map is constant: Laplace's rule of succession.
     """
-    pool = max(_POOLS, key=lambda pool: _mean_accuracy(pool, videos))
-    outcomes = [(gain, replay(Gain(min_gain=gain), pool, videos)) for gain in _GAINS]
-    best, _ = max(outcomes, key=lambda pair: _worth(pair[1]))
-    return ChosenDefaults(policy=Gain(min_gain=best), aggregation=pool)
+    if right_N.all() or not right_N.any():
+        return _constant(features_NF.shape[1], right_N)
+    narrow = _validated_loss(features_NF[:, [own]], right_N, group_N)
+    wide = _validated_loss(features_NF, right_N, group_N)
+    if wide is None or narrow is None or narrow <= wide:
+        return fit_platt(features_NF, right_N, group_N, own)
+    return _unscaled(_logistic().fit(features_NF, right_N), range(features_NF.shape[1]), features_NF.shape[1])
 
 
-def max_probability_at_share(videos: Sequence[VideoScores], escalated_share: float) -> MaxProbability:
-    """Return the usual cascade rule with the threshold at which it escalates this share of the videos' clips."""
-    peaks_N = np.concatenate([video.student.probabilities_NK.max(axis=1) for video in videos])
-    return MaxProbability(threshold=float(np.clip(np.quantile(peaks_N, escalated_share), 0, 1)))
+def fit_platt(features_NF: Float64Array, right_N: BoolArray, group_N: NDArray[np.str_], own: int) -> ConfidenceMap:
+    """Return the logistic map from the one feature ``own`` to P(right). Source: Platt 1999."""
+    if right_N.all() or not right_N.any():
+        return _constant(features_NF.shape[1], right_N)
+    return _unscaled(_logistic().fit(features_NF[:, [own]], right_N), [own], features_NF.shape[1])
 
 
-def area_under_roc(score_N: NDArray[np.floating], was_right_N: NDArray[np.bool_]) -> float | None:
-    """Return P(a right clip scores higher than a wrong one), ties counting half; None where one kind is missing.
+def _constant(features: int, right_N: BoolArray) -> ConfidenceMap:
+    _require(len(right_N), "confidence")
+    odds = (right_N.sum() + 1) / ((~right_N).sum() + 1)
+    return ConfidenceMap(weights=(0.0,) * features, bias=math.log(odds))
 
-    Source: Mann and Whitney 1947.
-    """
-    rights = int(was_right_N.sum())
-    wrongs = len(was_right_N) - rights
-    if not rights or not wrongs:
+
+def _describe_answers(video: CachedVideo, calibration: Calibration, kind: LabelKind) -> Float64Array:
+    probabilities_NK = probabilities_of(video.teacher_logits_NK, kind, calibration.teacher_temperature)
+    asked_N = np.ones(len(probabilities_NK), dtype=np.bool_)
+    return describe_answers(probabilities_NK, asked_N, calibrate_student(video.student, calibration, kind), kind)
+
+
+def _logistic() -> Pipeline:
+    return make_pipeline(StandardScaler(), LogisticRegression(C=RIDGE, max_iter=1000))
+
+
+def _validated_loss(features_NF: Float64Array, right_N: BoolArray, group_N: NDArray[np.str_]) -> float | None:
+    """Return the log-loss out of fold; None where the groups or the outcomes are too few to tell."""
+    folds = min(FOLDS, len(np.unique(group_N)))
+    if folds < 2:
         return None
-    _, place_N, count = np.unique(score_N, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(count) - (count - 1) / 2
-    return float((mean_rank[place_N][was_right_N].sum() - rights * (rights + 1) / 2) / (rights * wrongs))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a fold with one outcome says so in its own words, and loses
+        try:
+            p_N2 = cross_val_predict(
+                _logistic(), features_NF, right_N, groups=group_N, cv=GroupKFold(folds), method="predict_proba"
+            )
+        except ValueError:
+            return None
+    return float(binary_log_loss(right_N, p_N2[:, 1], labels=[False, True]))
 
 
-def _mean_accuracy(pool: LogPool, videos: Sequence[VideoScores]) -> float:
-    return float(np.mean([replay(Gain(min_gain=gain), pool, videos).video_accuracy for gain in _GAINS[::4]]))
-
-
-def _worth(outcome: PolicyOutcome) -> float:
-    return outcome.video_accuracy - PRICE_OF_DENSE_TEACHER * outcome.escalated_share
-
-
-def _minimise(loss: Callable[[float], float], low: float, high: float) -> float:
-    """Return where a function with one minimum has it. Source: golden-section search, Kiefer 1953."""
-    shrink = (math.sqrt(5) - 1) / 2
-    left, right = high - shrink * (high - low), low + shrink * (high - low)
-    loss_left, loss_right = loss(left), loss(right)
-    while high - low > 1e-5:
-        if loss_left < loss_right:
-            high, right, loss_right = right, left, loss_left
-            left = high - shrink * (high - low)
-            loss_left = loss(left)
-        else:
-            low, left, loss_left = left, right, loss_right
-            right = low + shrink * (high - low)
-            loss_right = loss(right)
-    return (low + high) / 2
+def _unscaled(fitted: Pipeline, used: Sequence[int], features: int) -> ConfidenceMap:
+    """Fold the standardisation into the weights."""
+    scaler, model = fitted[0], fitted[1]
+    used_weights = model.coef_[0] / scaler.scale_
+    weights = np.zeros(features)
+    weights[list(used)] = used_weights
+    bias = float(model.intercept_[0] - used_weights @ scaler.mean_)
+    return ConfidenceMap(weights=tuple(float(weight) for weight in weights), bias=bias)
 
 
 def _require(count: int, what: str) -> None:

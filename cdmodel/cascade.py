@@ -7,20 +7,23 @@ This is the product's main path. It knows nothing of files, tables or workers. D
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
 
-from cdmodel.aggregation import Aggregation, VideoScore, aggregate, merge_answers
-from cdmodel.calibration import temper
+from cdmodel.aggregation import Aggregation, Judge, VideoScore, merge_answers
+from cdmodel.bundle import BundleManifest
+from cdmodel.calibration import calibrate_student, calibrate_teacher
 from cdmodel.clips import ClipBatch
 from cdmodel.cost import ComputeCost
 from cdmodel.decode import DECODER_NAME, ClipReader
-from cdmodel.escalation import BoolArray, DenseTeacher, EscalationPolicy, select_for_escalation
+from cdmodel.errors import DecodeError
+from cdmodel.escalation import counted_clips, needs_student, next_clips
 from cdmodel.models import CascadeModels
-from cdmodel.scores import StudentScores, TeacherScores
+from cdmodel.policies import DenseTeacher, EscalationPolicy
+from cdmodel.scores import BoolArray, FloatArray, StudentLogits, StudentScores, VideoState
 from cdmodel.types import ClipRecord, ClipSpan, DecidedBy, RankedLabel, VideoPrediction, VideoRef
 
 TOP_LABELS = 5
@@ -35,16 +38,12 @@ class CascadeSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipScores:
-    """Everything the models said of one video."""
+class ScoredClips:
+    """Everything the models said of one video, and what it took."""
 
-    clip_indices: tuple[int, ...]
-    spans: tuple[ClipSpan, ...]
-    student: StudentScores | None
-    """None where the policy does without the student."""
-    teacher: TeacherScores | None
-    """One row per escalated clip, in order; None where there is none."""
-    escalated_N: BoolArray
+    spans: tuple[ClipSpan | None, ...]
+    """Where each clip lies (N); None for clips nobody looked at."""
+    state: VideoState
     cost: ComputeCost
     """Of the models alone: FLOPs and seconds."""
 
@@ -57,65 +56,59 @@ def label_video(
     Raises:
         VideoError: the video cannot be labeled; ``reader.summary()`` then tells what was spent.
     """
-    scores = score_video(reader, models, settings.policy)
-    return decide(video, scores, reader, models, settings)
+    judge = judge_of(models, settings.aggregation)
+    scored = score_video(video.video_id, reader, models, settings.policy, judge)
+    return decide(video, scored, reader, models, settings)
 
 
-def score_video(reader: ClipReader, models: CascadeModels, policy: EscalationPolicy) -> ClipScores:
-    """Run the student on all clips and the teacher on those that ``policy`` picks."""
+def judge_of(models: CascadeModels, aggregation: Aggregation) -> Judge:
+    """Return how these models' answers become a video's."""
+    manifest = models.manifest
+    return Judge(
+        aggregation=aggregation,
+        label_kind=manifest.label_kind,
+        video_temperature=manifest.calibration.video_temperature,
+    )
+
+
+def score_video(
+    video_id: str, reader: ClipReader, models: CascadeModels, policy: EscalationPolicy, judge: Judge
+) -> ScoredClips:
+    """Run the student on all clips, if the policy wants it, and the teacher on those that the policy asks for."""
     if isinstance(policy, DenseTeacher):
-        return _score_with_teacher_alone(reader, models)
-    meter = _DeviceMeter(models.student.device.type == "cuda")
-    seen: list[ClipBatch] = []
-    parts: list[StudentScores] = []
-    for batch in reader.read_clips(models.student.geometry):
-        with meter:
-            parts.append(models.student.score(batch.pixels_NTCHW))
-        seen.append(_without_pixels(batch))
-    student = StudentScores.concatenate(parts)
-    clip_indices = tuple(index for batch in seen for index in batch.clip_indices)
-    escalated_N = select_for_escalation(policy, student)
-    cost = ComputeCost(
-        student_flops=models.student.flops_per_clip * len(clip_indices),
-        student_seconds=meter.wall_seconds,
-        gpu_seconds=meter.gpu_seconds,
-    )
-    wanted = frozenset(np.asarray(clip_indices)[escalated_N].tolist())
-    _, teacher, teacher_cost = _run_teacher(reader, models, wanted) if wanted else ([], None, ComputeCost())
-    return ClipScores(
-        clip_indices=clip_indices,
-        spans=tuple(span for batch in seen for span in batch.spans),
-        student=student,
-        teacher=teacher,
-        escalated_N=escalated_N,
-        cost=cost + teacher_cost,
-    )
+        return _score_densely(video_id, reader, models)
+    student, spans, cost = _run_student(reader, models) if needs_student(policy) else (None, [], ComputeCost())
+    clips = len(spans) if student is not None else reader.count_clips()
+    teacher = _TeacherAnswers(reader, models, spans or [None] * clips)
+    state = VideoState.before_the_teacher(video_id, clips, student)
+    while (wanted_N := next_clips(policy, state, judge)).any():
+        state = teacher.ask(wanted_N, state)
+    return ScoredClips(spans=tuple(teacher.spans), state=state, cost=cost + teacher.cost)
 
 
 def decide(
-    video: VideoRef, scores: ClipScores, reader: ClipReader, models: CascadeModels, settings: CascadeSettings
+    video: VideoRef, scored: ScoredClips, reader: ClipReader, models: CascadeModels, settings: CascadeSettings
 ) -> VideoPrediction:
     """Aggregate the scores of one video into its prediction."""
-    video_score = aggregate(settings.aggregation, merge_answers(scores.student, scores.teacher, scores.escalated_N))
-    temperature = models.manifest.calibration.video_temperature
-    probabilities_K = temper(video_score.probabilities_K, temperature)
-    student_label_id, student_confidence = _student_alone(scores.student, settings.aggregation, temperature)
+    state, judge = scored.state, judge_of(models, settings.aggregation)
+    score = judge.score(merge_answers(state, counted_clips(settings.policy, state)))
+    student_label_id, student_confidence = _student_alone(state, judge)
     summary = reader.summary()
     # A damaged video may be planned shorter than what was read of it by a rounding of its declared duration.
-    clips_planned = max(summary.clips_planned, len(scores.clip_indices))
+    clips_planned = max(summary.clips_planned, state.clips)
     return VideoPrediction(
         video=video,
         facts=summary.facts,
         coverage=summary.coverage,
         damage=summary.damage,
-        top_labels=_rank(probabilities_K, models.manifest.labels),
-        decided_by=_decided_by(scores.escalated_N),
+        top_labels=_rank(score.probabilities_K, models.manifest),
+        decided_by=_decided_by(state.asked_N, score),
         student_label_id=student_label_id,
         student_confidence=student_confidence,
-        clips=tuple(_clip_records(scores, video_score)),
+        clips=tuple(_clip_records(scored, score)),
         clips_planned=clips_planned,
         cost=decode_cost(reader)
-        + replace(scores.cost, dense_teacher_flops=models.teacher.flops_per_clip * clips_planned),
+        + replace(scored.cost, dense_teacher_flops=models.teacher.flops_per_clip * clips_planned),
         device=models.device_name,
         decoder=DECODER_NAME,
         labeled_at=datetime.now(UTC),
@@ -134,25 +127,68 @@ def decode_cost(reader: ClipReader) -> ComputeCost:
     )
 
 
-def _score_with_teacher_alone(reader: ClipReader, models: CascadeModels) -> ClipScores:
-    seen, teacher, cost = _run_teacher(reader, models, None)
-    clip_indices = tuple(index for batch in seen for index in batch.clip_indices)
-    return ClipScores(
-        clip_indices=clip_indices,
-        spans=tuple(span for batch in seen for span in batch.spans),
-        student=None,
-        teacher=teacher,
-        escalated_N=np.ones(len(clip_indices), dtype=np.bool_),
-        cost=cost,
+def _score_densely(video_id: str, reader: ClipReader, models: CascadeModels) -> ScoredClips:
+    """Let the teacher look at every clip in one pass, whose length is known at its end."""
+    answers, batches, cost = _run_teacher(reader, models, None)
+    spans = tuple(span for batch in batches for span in batch.spans)
+    asked_N = np.ones(len(spans), dtype=np.bool_)
+    manifest = models.manifest
+    teacher = calibrate_teacher(answers, asked_N, None, manifest.calibration, manifest.label_kind)
+    state = VideoState(video_id=video_id, clips=len(spans), student=None, asked_N=asked_N, teacher=teacher)
+    return ScoredClips(spans=spans, state=state, cost=cost)
+
+
+def _run_student(reader: ClipReader, models: CascadeModels) -> tuple[StudentScores, list[ClipSpan | None], ComputeCost]:
+    meter = _DeviceMeter(models.student.device.type == "cuda")
+    spans: list[ClipSpan | None] = []
+    parts: list[StudentLogits] = []
+    for batch in reader.read_clips(models.student.geometry):
+        with meter:
+            parts.append(models.student.score(batch.pixels_NTCHW))
+        spans.extend(batch.spans)
+    cost = ComputeCost(
+        student_flops=models.student.flops_per_clip * len(spans),
+        student_seconds=meter.wall_seconds,
+        gpu_seconds=meter.gpu_seconds,
     )
+    manifest = models.manifest
+    raw = StudentLogits.concatenate(parts)
+    return calibrate_student(raw, manifest.calibration, manifest.label_kind), spans, cost
+
+
+class _TeacherAnswers:
+    """What the teacher has said of one video, one question after another."""
+
+    def __init__(self, reader: ClipReader, models: CascadeModels, spans: list[ClipSpan | None]) -> None:
+        self._reader = reader
+        self._models = models
+        self._logits: dict[int, FloatArray] = {}
+        self.spans = spans
+        self.cost = ComputeCost()
+
+    def ask(self, wanted_N: BoolArray, state: VideoState) -> VideoState:
+        """Put clips to the teacher and return the state with all of its answers so far."""
+        answers, batches, cost = _run_teacher(self._reader, self._models, np.flatnonzero(wanted_N).tolist())
+        self.cost += cost
+        answered = [(i, span) for batch in batches for i, span in zip(batch.clip_indices, batch.spans, strict=True)]
+        if [clip_index for clip_index, _ in answered] != np.flatnonzero(wanted_N).tolist():
+            raise DecodeError(state.video_id, "two passes over the video gave different clips")
+        for logits_K, (clip_index, span) in zip(answers, answered, strict=True):
+            self._logits[clip_index] = logits_K
+            self.spans[clip_index] = span
+        asked_N = state.asked_N | wanted_N
+        logits_MK = np.stack([self._logits[clip_index] for clip_index in np.flatnonzero(asked_N).tolist()])
+        manifest = self._models.manifest
+        teacher = calibrate_teacher(logits_MK, asked_N, state.student, manifest.calibration, manifest.label_kind)
+        return state.after(asked_N, teacher)
 
 
 def _run_teacher(
-    reader: ClipReader, models: CascadeModels, wanted: frozenset[int] | None
-) -> tuple[list[ClipBatch], TeacherScores, ComputeCost]:
+    reader: ClipReader, models: CascadeModels, wanted: Collection[int] | None
+) -> tuple[FloatArray, list[ClipBatch], ComputeCost]:
     meter = _DeviceMeter(models.teacher.device.type == "cuda")
     seen: list[ClipBatch] = []
-    parts: list[TeacherScores] = []
+    parts: list[FloatArray] = []
     for batch in reader.read_clips(models.teacher.geometry, wanted):
         with meter:
             parts.append(models.teacher.score(batch.pixels_NTCHW))
@@ -163,7 +199,7 @@ def _run_teacher(
         teacher_seconds=meter.wall_seconds,
         gpu_seconds=meter.gpu_seconds,
     )
-    return seen, TeacherScores.concatenate(parts), cost
+    return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32), seen, cost
 
 
 class _DeviceMeter:
@@ -189,49 +225,56 @@ def _without_pixels(batch: ClipBatch) -> ClipBatch:
     return replace(batch, pixels_NTCHW=np.empty((len(batch.spans), 0, 0, 0, 0), dtype=np.uint8))
 
 
-def _student_alone(
-    student: StudentScores | None, aggregation: Aggregation, temperature: float
-) -> tuple[int | None, float | None]:
-    if student is None:
+def _student_alone(state: VideoState, judge: Judge) -> tuple[int | None, float | None]:
+    if state.student is None:
         return None, None
-    nobody_N = np.zeros(len(student.q_student_N), dtype=np.bool_)
-    score = aggregate(aggregation, merge_answers(student, None, nobody_N))
-    probabilities_K = temper(score.probabilities_K, temperature)
+    alone = VideoState.before_the_teacher(state.video_id, state.clips, state.student)
+    everything_N = np.ones(state.clips, dtype=np.bool_)
+    probabilities_K = judge.score(merge_answers(alone, everything_N)).probabilities_K
     return int(probabilities_K.argmax()), float(probabilities_K.max())
 
 
-def _rank(probabilities_K: np.ndarray, labels: tuple[str, ...]) -> tuple[RankedLabel, ...]:
+def _rank(probabilities_K: np.ndarray, manifest: BundleManifest) -> tuple[RankedLabel, ...]:
+    """Return the five most probable labels, and where a video may have several, every one more likely than not."""
+    likely = int((probabilities_K > 0.5).sum()) if manifest.label_kind == "multi" else 0
     # A stable sort of the negated values: equal probabilities rank by label_id, on every machine.
-    best_first = np.argsort(-probabilities_K, kind="stable")[:TOP_LABELS]
+    best_first = np.argsort(-probabilities_K, kind="stable")[: max(TOP_LABELS, likely)]
     return tuple(
-        RankedLabel(label_id=int(label_id), label=labels[label_id], probability=float(probabilities_K[label_id]))
+        RankedLabel(
+            label_id=int(label_id), label=manifest.labels[label_id], probability=float(probabilities_K[label_id])
+        )
         for label_id in best_first
     )
 
 
-def _decided_by(escalated_N: BoolArray) -> DecidedBy:
-    if escalated_N.all():
-        return "teacher"
-    return "both" if escalated_N.any() else "student"
+def _decided_by(asked_N: BoolArray, score: VideoScore) -> DecidedBy:
+    counts_N = score.weights_N > 0
+    if not (asked_N & counts_N).any():
+        return "student"
+    return "both" if (~asked_N & counts_N).any() else "teacher"
 
 
-def _clip_records(scores: ClipScores, video_score: VideoScore) -> Iterator[ClipRecord]:
-    teacher_rows = iter(() if scores.teacher is None else scores.teacher.probabilities_NK)
-    for row, (clip_index, span) in enumerate(zip(scores.clip_indices, scores.spans, strict=True)):
-        escalated = bool(scores.escalated_N[row])
-        teacher_K = next(teacher_rows) if escalated else None
-        student = scores.student
-        student_K = None if student is None else student.probabilities_NK[row]
+def _clip_records(scored: ScoredClips, score: VideoScore) -> Iterator[ClipRecord]:
+    """Yield one record per clip that a model looked at."""
+    state = scored.state
+    answers = iter(() if state.teacher is None else state.teacher.probabilities_NK)
+    for clip_index, span in enumerate(scored.spans):
+        asked = bool(state.asked_N[clip_index])
+        teacher_K = next(answers) if asked else None
+        if span is None:
+            continue
+        student = state.student
+        student_K = None if student is None else student.probabilities_NK[clip_index]
         yield ClipRecord(
             clip_index=clip_index,
             start_seconds=span.start_seconds,
             end_seconds=span.end_seconds,
-            scored_by="teacher" if escalated else "student",
+            scored_by="teacher" if asked else "student",
             student_label_id=None if student_K is None else int(student_K.argmax()),
             student_confidence=None if student_K is None else float(student_K.max()),
-            q_teacher=None if student is None else float(student.q_teacher_N[row]),
-            q_student=None if student is None else float(student.q_student_N[row]),
+            q_teacher=None if student is None else float(student.q_teacher_N[clip_index]),
+            q_student=None if student is None else float(student.q_student_N[clip_index]),
             teacher_label_id=None if teacher_K is None else int(teacher_K.argmax()),
             teacher_confidence=None if teacher_K is None else float(teacher_K.max()),
-            weight=float(video_score.weights_N[row]),
+            weight=float(score.weights_N[clip_index]),
         )

@@ -123,7 +123,11 @@ def _convert(frame: VideoFrame, reformatter: VideoReformatter, geometry: ClipGeo
     height, width = geometry.height, geometry.width
     if quarter_turns % 2:
         height, width = width, height
-    scaled = reformatter.reformat(frame, width, height, format="gbrp", interpolation=Interpolation.BILINEAR)
+    interpolation = Interpolation.BILINEAR
+    if (frame.width, frame.height) == (width, height):
+        # Where nothing is scaled, libswscale's fast path leaves up to eight columns unwritten at some widths.
+        interpolation |= Interpolation.ACCURATE_RND
+    scaled = reformatter.reformat(frame, width, height, format="gbrp", interpolation=interpolation)
     green, blue, red = (
         np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, :width]
         for plane in scaled.planes

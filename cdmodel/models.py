@@ -1,6 +1,7 @@
 """The two models of a cascade, ready to score: built from a bundle, on one device.
 
-A scorer turns uint8 clips into calibrated NumPy scores and knows its FLOPs per clip. It knows nothing of policies.
+A scorer turns uint8 clips into raw NumPy answers and knows its FLOPs per clip. It knows nothing of policies; what the
+answers mean is up to ``calibration``.
 N clips, T frames, C channels, H height, W width, K classes.
 """
 
@@ -31,10 +32,9 @@ from cdmodel.bundle import (
     model_version,
     read_manifest,
 )
-from cdmodel.calibration import Calibration, sigmoid, softmax
 from cdmodel.errors import BundleError
 from cdmodel.sampling import ClipGeometry
-from cdmodel.scores import StudentScores, TeacherScores
+from cdmodel.scores import FloatArray, StudentLogits
 
 
 class StudentOutput(NamedTuple):
@@ -52,7 +52,6 @@ class StudentScorer:
     network: nn.Module
     """Maps normalised float32 clips [N, T, C, H, W] to ``StudentOutput``."""
     spec: ModelSpec
-    calibration: Calibration
     device: torch.device
     flops_per_clip: int
 
@@ -61,14 +60,15 @@ class StudentScorer:
         """What this model sees of a clip."""
         return self.spec.geometry
 
-    def score(self, pixels_NTCHW: NDArray[np.uint8]) -> StudentScores:
-        """Return the three answers per clip, in order. Blocks until the device is done."""
+    def score(self, pixels_NTCHW: NDArray[np.uint8]) -> StudentLogits:
+        """Return the raw answers per clip, in order. Blocks until the device is done."""
         with torch.inference_mode():
             output = self.network(normalise(pixels_NTCHW, self.spec, self.device))
-        return StudentScores(
-            probabilities_NK=softmax(_to_numpy(output.logits_NK), self.calibration.student_temperature),
-            q_teacher_N=sigmoid(_to_numpy(output.q_teacher_logit_N), self.calibration.q_teacher),
-            q_student_N=sigmoid(_to_numpy(output.q_student_logit_N), self.calibration.q_student),
+        return StudentLogits(
+            logits_NK=_to_numpy(output.logits_NK),
+            q_teacher_logit_N=_to_numpy(output.q_teacher_logit_N),
+            q_student_logit_N=_to_numpy(output.q_student_logit_N),
+            motion_N=measure_motion(pixels_NTCHW),
         )
 
 
@@ -79,7 +79,6 @@ class TeacherScorer:
     network: nn.Module
     """Maps normalised float32 clips [N, T, C, H, W] to logits [N, K]."""
     spec: ModelSpec
-    calibration: Calibration
     device: torch.device
     flops_per_clip: int
 
@@ -88,11 +87,10 @@ class TeacherScorer:
         """What this model sees of a clip."""
         return self.spec.geometry
 
-    def score(self, pixels_NTCHW: NDArray[np.uint8]) -> TeacherScores:
-        """Return class probabilities per clip, in order. Blocks until the device is done."""
+    def score(self, pixels_NTCHW: NDArray[np.uint8]) -> FloatArray:
+        """Return the logits [N, K] per clip, in order. Blocks until the device is done."""
         with torch.inference_mode():
-            logits_NK = self.network(normalise(pixels_NTCHW, self.spec, self.device))
-        return TeacherScores(probabilities_NK=softmax(_to_numpy(logits_NK), self.calibration.teacher_temperature))
+            return _to_numpy(self.network(normalise(pixels_NTCHW, self.spec, self.device)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,14 +124,12 @@ def load_bundle(
         student=StudentScorer(
             network=student,
             spec=manifest.student,
-            calibration=manifest.calibration,
             device=device,
             flops_per_clip=count_flops(student, manifest.student.geometry, device),
         ),
         teacher=TeacherScorer(
             network=teacher,
             spec=manifest.teacher,
-            calibration=manifest.calibration,
             device=device,
             flops_per_clip=count_flops(teacher, manifest.teacher.geometry, device),
         ),
@@ -201,6 +197,14 @@ def normalise(pixels_NTCHW: NDArray[np.uint8], spec: ModelSpec, device: torch.de
     mean_C11 = torch.tensor(spec.mean, device=device).view(3, 1, 1)
     std_C11 = torch.tensor(spec.std, device=device).view(3, 1, 1)
     return (pixels / 255.0 - mean_C11) / std_C11
+
+
+def measure_motion(pixels_NTCHW: NDArray[np.uint8]) -> FloatArray:
+    """Return the mean absolute grey difference between neighbouring frames [N], 0 to 1; one frame has no motion."""
+    grey_NTHW = pixels_NTCHW.mean(axis=2, dtype=np.float32)
+    if grey_NTHW.shape[1] < 2:
+        return np.zeros(len(grey_NTHW), dtype=np.float32)
+    return np.asarray(np.abs(np.diff(grey_NTHW, axis=1)).mean(axis=(1, 2, 3)) / 255, dtype=np.float32)
 
 
 def name_device(device: torch.device) -> str:

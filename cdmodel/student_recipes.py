@@ -69,16 +69,18 @@ ABLATIONS: Mapping[str, StudentRecipe] = MappingProxyType(
         "A10": StudentRecipe(shapes_features=False, refinement="post_hoc"),
         "A11": StudentRecipe(confidence_loss="rank"),
         "A12": _PLAIN,
+        "A8_correct": StudentRecipe(target="correct"),
+        "A8_context": _FULL,
+        "A3_context": _PLAIN,
     }
 )
-"""The training of each arm. Their scores: largest class probability (A0 and A9 after, A1 before, A2 after temperature
-scaling), q_student (A3), q_teacher (A4 to A7, A10, A11), q_teacher - q_student (A8, A12)."""
+"""The training of each arm; the score that routes it is in ``ablation``."""
 
 
 def needed_trainings(arms: Iterable[str]) -> dict[StudentRecipe, tuple[str, ...]]:
     """Return the distinct trainings of these arms with the arms each serves; what a refinement starts from comes first.
 
-    Thirteen arms are nine trainings, two of which are short refinements of one of the others.
+    Sixteen arms are ten trainings, two of which are short refinements of one of the others.
     """
     served: dict[StudentRecipe, tuple[str, ...]] = {}
     for arm in arms:

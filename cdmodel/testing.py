@@ -30,8 +30,8 @@ from cdmodel.bundle import (
     write_manifest,
 )
 from cdmodel.calibration import Calibration
-from cdmodel.escalation import EscalationPolicy, Gain
 from cdmodel.models import CascadeModels, StudentOutput, StudentScorer, TeacherScorer, build_network
+from cdmodel.policies import EscalationPolicy, Gain
 from cdmodel.sampling import ClipGeometry, ClipSampling
 from cdmodel.weights import write_weights
 
@@ -144,12 +144,8 @@ def table_models(
     return CascadeModels(
         model_version="m-table",
         manifest=manifest,
-        student=StudentScorer(
-            network=student, spec=spec, calibration=calibration, device=device, flops_per_clip=student_flops
-        ),
-        teacher=TeacherScorer(
-            network=teacher, spec=teacher_spec, calibration=calibration, device=device, flops_per_clip=teacher_flops
-        ),
+        student=StudentScorer(network=student, spec=spec, device=device, flops_per_clip=student_flops),
+        teacher=TeacherScorer(network=teacher, spec=teacher_spec, device=device, flops_per_clip=teacher_flops),
         device_name="cpu",
     )
 

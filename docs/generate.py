@@ -13,26 +13,32 @@ import textwrap
 from dataclasses import MISSING, Field, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, UnionType
+from typing import get_args
 
-from cdmodel import aggregation, cost, decode, escalation, sampling, teacher_source, train_settings
+from cdmodel import aggregation, cost, decode, policies, sampling, teacher_source, train_settings
+from cdmodel.aggregation import Aggregation
+from cdmodel.policies import PolicyChoice
 from flows import config, dispatch
 from flows.config import LabelRunConfig
 from storage import corpus
 from storage.prediction_schema import describe_columns
-from tasks import plan_run
+from tasks import compose_settings, plan_run
 
 DOCS = Path(__file__).parent
+
+
+def _choices(table: str, module: ModuleType, union: UnionType) -> list[tuple[str, ModuleType, str]]:
+    """Return one group for each kind that a table of settings can be of."""
+    return [(f'[{table}] kind = "{choice.kind}"', module, choice.__name__) for choice in get_args(union)]
+
+
 GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
     ("[corpus]", corpus, "CorpusRules"),
     ("[models]", config, "ModelSettings"),
     ("[sampling]", sampling, "ClipSampling"),
-    ('[escalation] kind = "dense_teacher"', escalation, "DenseTeacher"),
-    ('[escalation] kind = "dense_student"', escalation, "DenseStudent"),
-    ('[escalation] kind = "max_prob"', escalation, "MaxProbability"),
-    ('[escalation] kind = "gain"', escalation, "Gain"),
-    ('[aggregation] kind = "mean"', aggregation, "MeanProbability"),
-    ('[aggregation] kind = "log_pool"', aggregation, "LogPool"),
+    *_choices("escalation", policies, PolicyChoice),
+    *_choices("aggregation", aggregation, Aggregation),
     ("[decode]", decode, "DecodeLimits"),
     ("[sharding]", plan_run, "ShardingSettings"),
     ("[cluster]", dispatch, "ClusterSettings"),
@@ -41,6 +47,7 @@ GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
     ("`cdlabel train`: [teacher]", teacher_source, "TeacherSettings"),
     ("`cdlabel train`: [student]", train_settings, "StudentSettings"),
     ("`cdlabel train`: [confidence]", train_settings, "ConfidenceSettings"),
+    ("`cdlabel compose`: its whole file", compose_settings, "ComposeSettings"),
 )
 
 

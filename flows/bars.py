@@ -20,6 +20,14 @@ def count_bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], Non
 
 
 @contextmanager
+def counted_bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Show one bar for work that counts itself; the function it yields takes how many are done, and of how many."""
+    with _bars(unit) as bars:
+        row = bars.add_task(title, total=None, note="")
+        yield lambda done, total: bars.update(row, completed=done, total=total)
+
+
+@contextmanager
 def training_bars() -> Iterator[Callable[[TrainingProgress], None]]:
     """Show one bar per stage of a training run, with its loss and accuracy."""
     rows: dict[str, TaskID] = {}

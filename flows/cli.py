@@ -215,6 +215,35 @@ def generate(
 
 @app.command()
 @one_line_errors
+def compose(
+    dataset: Annotated[str, typer.Argument(help="Manifest with uri and label, or a folder with one folder per class.")],
+    backgrounds: Annotated[str, typer.Option("--backgrounds", help="Folder, glob, URL or manifest of other videos.")],
+    out: Annotated[str, typer.Option("--out", help="New folder or URL for videos, labels.csv and segments.csv.")],
+    distractors: Annotated[float | None, typer.Option(help="Share without the class, 0 to 1. [default: 0.5]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same bytes. [default: 0]")] = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make untrimmed videos of trimmed, labeled ones: each once, at a random place among pieces of other videos."""
+    from flows.bars import counted_bar
+    from flows.config import load_compose_settings
+    from tasks.compose_corpus import compose_corpus
+
+    settings = load_compose_settings(config, assignments or [], {"distractors": distractors, "seed": seed})
+    with counted_bar("compose", "videos") as on_progress:
+        corpus = compose_corpus(dataset, backgrounds, out, settings, on_progress)
+    facts = asdict(corpus)
+    skipped = facts.pop("skipped")
+    for video in skipped:
+        _say(f"skipped {video['role']} {video['uri']}: {video['reason']}")
+    text = _lines(facts | {"videos_skipped": len(skipped)})
+    _print(facts | {"videos_skipped": skipped}, text, json_output)
+
+
+@app.command()
+@one_line_errors
 def train(
     dataset: Annotated[
         str,

@@ -20,13 +20,14 @@ from cdmodel.aggregation import Aggregation
 from cdmodel.cost import PriceTable
 from cdmodel.decode import DecodeLimits
 from cdmodel.errors import ConfigError
-from cdmodel.escalation import EscalationPolicy
+from cdmodel.policies import PolicyChoice
 from cdmodel.sampling import ClipSampling
 from cdmodel.setting_groups import FORBID_UNKNOWN
 from cdmodel.train_settings import TrainSettings
 from flows.dispatch import ClusterSettings
 from storage.corpus import CorpusRules
 from storage.filesystem import absolute_uri
+from tasks.compose_settings import ComposeSettings
 from tasks.plan_run import RunRequest, ShardingSettings
 
 
@@ -65,7 +66,7 @@ class LabelRunConfig(BaseModel):
     corpus: CorpusRules = CorpusRules()
     models: ModelSettings = ModelSettings()
     sampling: ClipSampling | None = Field(default=None, description="By default the bundle's.")
-    escalation: Annotated[EscalationPolicy, Field(discriminator="kind")] | None = Field(
+    escalation: Annotated[PolicyChoice, Field(discriminator="kind")] | None = Field(
         default=None, description="Policy; by default the bundle's."
     )
     aggregation: Annotated[Aggregation, Field(discriminator="kind")] | None = Field(
@@ -110,6 +111,23 @@ def load_train_settings(file: Path | None, assignments: Sequence[str]) -> TrainS
     _assign(settings, assignments)
     try:
         return TypeAdapter(TrainSettings).validate_python(settings)
+    except ValidationError as error:
+        raise explain(error) from error
+
+
+def load_compose_settings(
+    file: Path | None, assignments: Sequence[str], arguments: Mapping[str, Any]
+) -> ComposeSettings:
+    """Compose the settings of composites from a TOML file, ``--set`` and options; None means not given.
+
+    Raises:
+        ConfigError: naming the setting and what is wrong with it.
+    """
+    settings = read_toml(file)
+    _assign(settings, assignments)
+    settings |= {key: value for key, value in arguments.items() if value is not None}
+    try:
+        return TypeAdapter(ComposeSettings).validate_python(settings)
     except ValidationError as error:
         raise explain(error) from error
 

@@ -19,7 +19,8 @@ from cdmodel.aggregation import Aggregation
 from cdmodel.bundle import BundleManifest, model_version, read_manifest
 from cdmodel.cascade import CascadeSettings
 from cdmodel.errors import ConfigError
-from cdmodel.escalation import EscalationPolicy
+from cdmodel.policies import EscalationPolicy, PolicyChoice
+from cdmodel.policy_choice import resolve_policy
 from cdmodel.sampling import ClipSampling
 from cdmodel.setting_groups import FORBID_UNKNOWN
 from cdmodel.types import Shard, VideoRef
@@ -62,7 +63,7 @@ class RunRequest:
     corpus_rules: CorpusRules
     bundle: str | None
     sampling: ClipSampling | None
-    policy: EscalationPolicy | None
+    policy: PolicyChoice | None
     aggregation: Aggregation | None
     sharding: ShardingSettings
     run_id: str | None
@@ -121,7 +122,7 @@ def preview_run(request: RunRequest) -> LabelingPlan | NothingToDo:
     manifest = read_manifest(local_bundle(request.bundle))
     sampling = request.sampling or manifest.sampling
     cascade = CascadeSettings(
-        policy=request.policy or manifest.default_policy,
+        policy=manifest.default_policy if request.policy is None else _resolve(request.policy, manifest),
         aggregation=request.aggregation or manifest.default_aggregation,
     )
     fingerprint = work_fingerprint(manifest, sampling, cascade)
@@ -177,6 +178,13 @@ def cut_shards(videos: Sequence[VideoRef], sharding: ShardingSettings, fingerpri
     if members:
         shards.append(_to_shard(members, fingerprint))
     return tuple(shards)
+
+
+def _resolve(choice: PolicyChoice, manifest: BundleManifest) -> EscalationPolicy:
+    resolved = resolve_policy(choice, manifest)
+    if resolved.remark:
+        logger.warning("%s", resolved.remark)
+    return resolved.policy
 
 
 def _find_resumable(runs: Sequence[RunState], request: RunRequest, source: str, fingerprint: str) -> RunState | None:

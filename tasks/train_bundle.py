@@ -194,15 +194,19 @@ def _write_bundle(folder: Path, work: WorkFolder, fitted: FittedBundle, plan: _P
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         write_weights(networks.student, unfinished / STUDENT_WEIGHTS)
+        decisions = fitted.decisions
         manifest = BundleManifest(
             schema_version=1,
             labels=plan.labels,
             sampling=plan.settings.sampling,
             student=replace(networks.student_spec, weights_sha256=file_sha256(unfinished / STUDENT_WEIGHTS)),
             teacher=write_teacher(networks.teacher, networks.teacher_spec, unfinished),
-            calibration=fitted.calibration,
-            default_policy=fitted.defaults.policy,
-            default_aggregation=fitted.defaults.aggregation,
+            label_kind=plan.settings.label_kind,
+            calibration=decisions.calibration,
+            default_policy=decisions.policy,
+            default_aggregation=decisions.aggregation,
+            value_at_share=decisions.value_at_share,
+            risk=decisions.risk,
             provenance=_describe_origin(fitted, plan, read),
             metrics=fitted.metrics,
         )

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = PYPROJECT["tool"]["setuptools"]["packages"]
-HEAVY = ("torch", "av", "prefect", "distributed", "dask")
+HEAVY = ("torch", "av", "prefect", "distributed", "dask", "scipy", "sklearn")
 
 
 def _run(code: str) -> str:
@@ -31,15 +31,21 @@ def test_every_import_contract_of_pyproject_is_kept():
 
 @pytest.mark.parametrize(
     "modules",
-    ["cdmodel, storage", "storage.views", "cdmodel.types, cdmodel.errors, cdmodel.cost", "cdmodel.bundle"],
+    [
+        "cdmodel, storage",
+        "storage.views",
+        "cdmodel.types, cdmodel.errors, cdmodel.cost",
+        "cdmodel.bundle, cdmodel.risk",
+    ],
 )
 def test_reading_tables_and_facts_loads_nothing_heavy(modules):
     loaded = _run(f"import sys, {modules}; print([name for name in {HEAVY} if name in sys.modules])")
     assert loaded.strip() == "[]"
 
 
-def test_a_worker_needs_no_orchestrator():
-    loaded = _run("import sys, tasks.label_shard; print([n for n in ('prefect', 'distributed') if n in sys.modules])")
+def test_a_worker_needs_no_orchestrator_and_no_statistics():
+    unwanted = ("prefect", "distributed", "scipy", "sklearn")
+    loaded = _run(f"import sys, tasks.label_shard; print([name for name in {unwanted} if name in sys.modules])")
     assert loaded.strip() == "[]"
 
 

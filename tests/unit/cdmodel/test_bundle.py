@@ -20,10 +20,10 @@ from cdmodel.bundle import (
     read_manifest,
     write_manifest,
 )
-from cdmodel.calibration import Calibration, PlattMap
+from cdmodel.calibration import CLIP_FEATURES, Calibration, ConfidenceMap
 from cdmodel.errors import BundleError
-from cdmodel.escalation import Gain
 from cdmodel.models import load_bundle
+from cdmodel.policies import Gain
 from cdmodel.testing import write_tiny_bundle
 
 
@@ -41,7 +41,9 @@ def _edit(folder: Path, **changes: object) -> None:
 def test_what_was_written_is_read(tmp_path):
     written = write_tiny_bundle(
         tmp_path,
-        calibration=Calibration(video_temperature=1.5, q_teacher=PlattMap(slope=2.0, bias=0.5)),
+        calibration=Calibration(
+            video_temperature=1.5, q_teacher=ConfidenceMap(weights=(0.5,) * len(CLIP_FEATURES), bias=0.5)
+        ),
         policy=Gain(min_gain=0.1),
         aggregation=MeanProbability(),
     )

@@ -1,18 +1,37 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from cdmodel.aggregation import LogPool, MeanProbability, aggregate, merge_answers
-from cdmodel.calibration import Calibration, temper
-from cdmodel.cascade import CascadeSettings, decide, decode_cost, label_video, score_video
+from cdmodel.aggregation import LogPool, MeanProbability, TopMean, WeightedMean, merge_answers
+from cdmodel.calibration import ANSWER_FEATURES, CLIP_FEATURES, Calibration, ConfidenceMap
+from cdmodel.cascade import CascadeSettings, decide, decode_cost, judge_of, label_video, score_video
 from cdmodel.cost import ComputeCost
 from cdmodel.decode import ClipReader
-from cdmodel.errors import VideoUnreadable
-from cdmodel.escalation import DenseStudent, DenseTeacher, EscalationPolicy, Gain, MaxProbability, select_for_escalation
+from cdmodel.errors import DecodeError, VideoUnreadable
+from cdmodel.escalation import counted_clips, needs_student
 from cdmodel.models import CascadeModels
+from cdmodel.policies import (
+    CentreClips,
+    DenseStudent,
+    DenseTeacher,
+    EarlyExit,
+    EscalationPolicy,
+    Gain,
+    Gate,
+    MaxProbability,
+    MotionClips,
+    RandomClips,
+    Sequential,
+    ThreeWay,
+    TopGain,
+    TopSaliency,
+    UniformClips,
+)
+from cdmodel.replay import CachedVideo, VideoSeconds, calibrate, replay_video
 from cdmodel.sampling import ClipSampling
 from cdmodel.testing import TableStudent, TableTeacher, encode_numbered_clips, table_models
 from cdmodel.types import VideoPrediction, VideoRef
@@ -37,7 +56,27 @@ POLICIES = [
     Gain(min_gain=1.0),
     MaxProbability(threshold=0.55),
     MaxProbability(threshold=1.0),
+    Sequential(min_value=0.0),
+    Sequential(min_value=-1.0, clips_per_round=4),
+    ThreeWay(min_gain=0.3, drop_below=0.65),
+    TopGain(clips=2),
+    TopSaliency(clips=2),
+    Gate(threshold=0.9),
+    MotionClips(clips=2),
+    UniformClips(clips=2),
+    CentreClips(clips=2),
+    RandomClips(clips=2, seed=1),
+    EarlyExit(threshold=0.5),
 ]
+# Every feature counts a little, so that a live run and a replay agree only if they see the same video.
+IN_CONTEXT = Calibration(
+    student_temperature=1.2,
+    teacher_temperature=0.8,
+    video_temperature=1.7,
+    q_teacher=ConfidenceMap(weights=tuple(np.linspace(0.8, -0.1, len(CLIP_FEATURES)).tolist()), bias=0.1),
+    q_student=ConfidenceMap(weights=tuple(np.linspace(-0.1, 0.3, len(CLIP_FEATURES)).tolist()), bias=-0.1),
+    teacher_answer=ConfidenceMap(weights=tuple(np.linspace(0.4, 0.1, len(ANSWER_FEATURES)).tolist())),
+)
 
 
 def _models(calibration: Calibration | None = None) -> CascadeModels:
@@ -105,7 +144,8 @@ def test_the_teachers_answers_land_on_the_clips_they_are_about():
 def test_flops_and_counts_add_up(policy):
     models = _models()
     prediction = _label(models, policy)
-    assert prediction.clips_planned == len(prediction.clips) == CLIPS
+    assert prediction.clips_planned == CLIPS
+    assert len(prediction.clips) == (CLIPS if needs_student(policy) else prediction.clips_teacher)
     assert prediction.clips_student == len(models.student.network.asked)
     assert prediction.clips_teacher == len(models.teacher.network.asked)
     assert prediction.cost.student_flops == 10 * prediction.clips_student
@@ -117,22 +157,92 @@ def test_flops_and_counts_add_up(policy):
     assert sum(label.probability for label in prediction.top_labels) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("aggregation", [MeanProbability(), LogPool(confidence_power=1.0, independence=0.5)], ids=str)
-@pytest.mark.parametrize("policy", POLICIES, ids=str)
-def test_a_replay_of_the_recorded_scores_decides_exactly_the_same(policy, aggregation):
-    models = _models(Calibration(video_temperature=1.7))
-    reader = _reader()
-    scores = score_video(reader, models, policy)
-    live = decide(VIDEO, scores, reader, models, CascadeSettings(policy=policy, aggregation=aggregation))
+AGGREGATIONS = [MeanProbability(), WeightedMean(), TopMean(clips=2), LogPool(confidence_power=1.0, independence=0.5)]
 
-    if scores.student is not None:
-        np.testing.assert_array_equal(select_for_escalation(policy, scores.student), scores.escalated_N)
-    replayed = aggregate(aggregation, merge_answers(scores.student, scores.teacher, scores.escalated_N))
-    probabilities_K = temper(replayed.probabilities_K, 1.7)
-    ranking = np.argsort(-probabilities_K, kind="stable")
+
+def _cached() -> CachedVideo:
+    """Return what both networks say of every clip of the video."""
+    models = _models()
+    student = [models.student.score(batch.pixels_NTCHW) for batch in _reader().read_clips(models.student.geometry)]
+    teacher = [models.teacher.score(batch.pixels_NTCHW) for batch in _reader().read_clips(models.teacher.geometry)]
+    return CachedVideo(
+        video_id=VIDEO.video_id,
+        group="g",
+        truth_K=np.array([False, True, False]),
+        student=type(student[0]).concatenate(student),
+        teacher_logits_NK=np.concatenate(teacher),
+        seconds=VideoSeconds(decode_student=1, decode_teacher=1, student=1, teacher=1),
+    )
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS, ids=str)
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_a_replay_of_cached_answers_decides_exactly_as_the_live_run(policy, aggregation):
+    models = _models(IN_CONTEXT)
+    reader, judge = _reader(), judge_of(models, aggregation)
+    scored = score_video(VIDEO.video_id, reader, models, policy, judge)
+    live = decide(VIDEO, scored, reader, models, CascadeSettings(policy=policy, aggregation=aggregation))
+
+    state = replay_video(policy, judge, calibrate(_cached(), IN_CONTEXT, "single")).state
+    np.testing.assert_array_equal(state.asked_N, scored.state.asked_N)
+    replayed = judge.score(merge_answers(state, counted_clips(policy, state)))
+    ranking = np.argsort(-replayed.probabilities_K, kind="stable")
     assert [label.label_id for label in live.top_labels] == ranking.tolist()
-    assert [label.probability for label in live.top_labels] == probabilities_K[ranking].tolist()
-    assert [clip.weight for clip in live.clips] == replayed.weights_N.tolist()
+    assert [label.probability for label in live.top_labels] == replayed.probabilities_K[ranking].tolist()
+    assert {clip.clip_index: clip.weight for clip in live.clips} == {
+        clip: weight for clip, weight in enumerate(replayed.weights_N.tolist()) if scored.spans[clip] is not None
+    }
+
+
+def test_looking_one_by_one_asks_the_teacher_in_the_order_of_the_policy():
+    models = _models()
+    _label(models, Sequential(min_value=-1.0))
+    gains = Q_TEACHER_N - Q_STUDENT_N  # the sequence: 0.4 (twice, the earlier first), 0.35, 0.1, 0.05, -0.1
+    assert sorted(models.teacher.network.asked) == list(range(CLIPS))
+    assert [round(gains[clip], 2) for clip in models.teacher.network.asked] == [0.4, 0.4, 0.35, 0.1, 0.05, -0.1]
+
+
+def test_without_a_student_only_the_chosen_clips_are_looked_at():
+    models = _models()
+    prediction = _label(models, UniformClips(clips=2))
+    assert models.student.network.asked == []
+    assert models.teacher.network.asked == [1, 4]
+    assert [clip.clip_index for clip in prediction.clips] == [1, 4]
+    assert prediction.decided_by == "teacher"
+    assert prediction.student_label_id is None
+
+
+def test_dropped_clips_are_reported_without_a_share():
+    prediction = _label(_models(), ThreeWay(min_gain=0.9, drop_below=0.75), MeanProbability())
+    hopeless = [clip for clip in range(CLIPS) if max(Q_TEACHER_N[clip], Q_STUDENT_N[clip]) < 0.75]
+    assert hopeless == [3, 5]
+    assert [clip.clip_index for clip in prediction.clips if clip.weight == 0] == hopeless
+
+
+def test_where_several_labels_may_be_true_all_that_are_likely_are_listed():
+    likely_NK = np.full((CLIPS, 8), 0.2)
+    likely_NK[:, :6] = 0.9
+    odds_NK = likely_NK / (1 - likely_NK)  # a table model's logits are logarithms, and a sigmoid's odds
+    models = table_models(
+        TableStudent(odds_NK, Q_TEACHER_N, Q_STUDENT_N), TableTeacher(odds_NK), labels=[f"c{n}" for n in range(8)]
+    )
+    several = replace(models, manifest=replace(models.manifest, label_kind="multi"))
+    prediction = _label(several, Gain(min_gain=0.2), MeanProbability())
+    assert [label.label for label in prediction.top_labels] == [f"c{n}" for n in range(6)]
+    assert all(label.probability == pytest.approx(0.9, abs=1e-5) for label in prediction.top_labels)
+
+
+class _ForgetfulReader(ClipReader):
+    """Finds nothing any more once clips are asked for by number, as where a file was cut between two passes."""
+
+    def read_clips(self, geometry, wanted=None, clips_per_batch=16):
+        return iter(()) if wanted is not None else super().read_clips(geometry, wanted, clips_per_batch)
+
+
+def test_a_video_that_changed_between_two_passes_fails_by_name():
+    reader = _ForgetfulReader(io.BytesIO(CONTENT), VIDEO.uri, ClipSampling())
+    with pytest.raises(DecodeError, match="different clips"):
+        label_video(VIDEO, reader, _models(), CascadeSettings(policy=Gain(min_gain=0.2), aggregation=POOL))
 
 
 def test_without_asking_the_teacher_the_answer_is_the_dense_students():

@@ -104,7 +104,7 @@ def _with_norms(encoder: MobileNetV2) -> dict[str, Tensor]:
     for name, module in encoder.named_modules():
         if isinstance(module, nn.Conv2d):
             parent, _, number = name.rpartition(".")
-            state[f"{name}.weight"] = module.weight
+            state[f"{name}.weight"] = module.weight.contiguous()
             norm = nn.BatchNorm2d(module.out_channels)
             norm.bias.data = module.bias.data
             norm.running_var.fill_(1 - norm.eps)

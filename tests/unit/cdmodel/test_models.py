@@ -15,9 +15,17 @@ from cdmodel.bundle import (
     read_manifest,
     write_manifest,
 )
-from cdmodel.calibration import Calibration, PlattMap
+from cdmodel.calibration import CLIP_FEATURES, Calibration, ConfidenceMap, calibrate_student, calibrate_teacher
 from cdmodel.errors import BundleError
-from cdmodel.models import CascadeModels, build_network, count_flops, load_bundle, name_device, normalise
+from cdmodel.models import (
+    CascadeModels,
+    build_network,
+    count_flops,
+    load_bundle,
+    measure_motion,
+    name_device,
+    normalise,
+)
 from cdmodel.sampling import ClipGeometry
 from cdmodel.testing import write_tiny_bundle
 
@@ -41,14 +49,17 @@ def _pixels(clips: int, geometry: ClipGeometry) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, size=size, dtype=np.uint8)
 
 
-def test_both_models_answer_in_calibrated_float32(models):
-    student = models.student.score(_pixels(5, models.student.geometry))
-    teacher = models.teacher.score(_pixels(5, models.teacher.geometry))
+def test_both_models_answer_in_raw_float32_that_calibration_turns_into_probabilities(models):
+    raw = models.student.score(_pixels(5, models.student.geometry))
+    logits_NK = models.teacher.score(_pixels(5, models.teacher.geometry))
+    assert raw.logits_NK.dtype == logits_NK.dtype == np.float32
+    assert raw.logits_NK.shape == logits_NK.shape == (5, 3)
+    student = calibrate_student(raw, Calibration(), "single")
+    teacher = calibrate_teacher(logits_NK, np.ones(5, dtype=np.bool_), student, Calibration(), "single")
     for probabilities_NK in (student.probabilities_NK, teacher.probabilities_NK):
         assert probabilities_NK.dtype == np.float32
-        assert probabilities_NK.shape == (5, 3)
         np.testing.assert_allclose(probabilities_NK.sum(axis=1), 1.0, rtol=1e-5)
-    for q_N in (student.q_teacher_N, student.q_student_N):
+    for q_N in (student.q_teacher_N, student.q_student_N, teacher.confidence_N):
         assert q_N.shape == (5,)
         assert ((q_N > 0) & (q_N < 1)).all()
 
@@ -57,27 +68,34 @@ def test_an_answer_does_not_depend_on_the_clips_beside_it(models):
     pixels_NTCHW = _pixels(4, models.student.geometry)
     together = models.student.score(pixels_NTCHW)
     alone = models.student.score(pixels_NTCHW[2:3])
-    np.testing.assert_allclose(alone.probabilities_NK[0], together.probabilities_NK[2], rtol=1e-4)
+    np.testing.assert_allclose(alone.logits_NK[0], together.logits_NK[2], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(alone.motion_N[0], together.motion_N[2])
 
 
 def test_scoring_twice_gives_the_same_bits(folder, models):
     one, other = models, load_bundle(folder)
     pixels_NTCHW = _pixels(3, one.teacher.geometry)
-    np.testing.assert_array_equal(
-        one.teacher.score(pixels_NTCHW).probabilities_NK, other.teacher.score(pixels_NTCHW).probabilities_NK
-    )
+    np.testing.assert_array_equal(one.teacher.score(pixels_NTCHW), other.teacher.score(pixels_NTCHW))
 
 
 def test_calibration_moves_confidence_and_not_the_best_class(tmp_path, models):
-    hot = Calibration(student_temperature=4.0, teacher_temperature=4.0, q_teacher=PlattMap(bias=-20.0))
-    write_tiny_bundle(tmp_path, calibration=hot)
-    plain, tempered = models, load_bundle(tmp_path)
-    pixels_NTCHW = _pixels(3, plain.student.geometry)
-    before, after = plain.student.score(pixels_NTCHW), tempered.student.score(pixels_NTCHW)
+    sceptical = ConfidenceMap(weights=(0.0,) * len(CLIP_FEATURES), bias=-20.0)
+    write_tiny_bundle(tmp_path, calibration=Calibration(student_temperature=4.0, q_teacher=sceptical))
+    raw = models.student.score(_pixels(3, models.student.geometry))
+    before = calibrate_student(raw, models.manifest.calibration, "single")
+    after = calibrate_student(raw, read_manifest(tmp_path).calibration, "single")
     np.testing.assert_array_equal(before.probabilities_NK.argmax(axis=1), after.probabilities_NK.argmax(axis=1))
     assert (after.probabilities_NK.max(axis=1) < before.probabilities_NK.max(axis=1)).all()
     assert (after.q_teacher_N < 0.001).all()
     np.testing.assert_array_equal(after.q_student_N, before.q_student_N)
+
+
+def test_motion_is_the_mean_grey_step_between_frames():
+    pixels_NTCHW = np.zeros((2, 3, 3, 2, 2), dtype=np.uint8)
+    pixels_NTCHW[0, 1] = 51  # a fifth of the range up, and down again
+    pixels_NTCHW[1, 1:, :, 0] = 255  # half of the picture turns white and stays so
+    np.testing.assert_allclose(measure_motion(pixels_NTCHW), [0.2, 0.25], rtol=1e-6)
+    assert measure_motion(pixels_NTCHW[:, :1]).tolist() == [0.0, 0.0]
 
 
 def test_networks_are_ready_for_inference_and_named_for_their_device(models):

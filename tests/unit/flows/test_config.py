@@ -8,9 +8,17 @@ import pytest
 
 from cdmodel.aggregation import LogPool, MeanProbability
 from cdmodel.errors import ConfigError
-from cdmodel.escalation import DenseTeacher, Gain
+from cdmodel.policies import Budgeted, Certified, DenseTeacher, Gain, RandomClips, Sequential
 from cdmodel.sampling import ClipSampling
-from flows.config import load_config, load_train_settings, read_toml, to_json, to_request, to_toml
+from flows.config import (
+    load_compose_settings,
+    load_config,
+    load_train_settings,
+    read_toml,
+    to_json,
+    to_request,
+    to_toml,
+)
 
 PLACES = {"source": "/videos", "out": "/tables"}
 
@@ -127,6 +135,19 @@ def test_a_policy_can_be_put_together_from_several_sets():
     assert _load("escalation.kind=gain", "escalation.min_gain=0.5").escalation == Gain(min_gain=0.5)
 
 
+@pytest.mark.parametrize(
+    ("table", "policy"),
+    [
+        ('{kind="budgeted", teacher_share=0.2}', Budgeted(teacher_share=0.2)),
+        ('{kind="certified", epsilon=0.02}', Certified(epsilon=0.02, delta=0.1)),
+        ('{kind="random", clips=2, seed=7}', RandomClips(clips=2, seed=7)),
+        ('{kind="sequential", min_value=0.1, clips_per_round=2}', Sequential(min_value=0.1, clips_per_round=2)),
+    ],
+)
+def test_a_policy_is_read_by_its_kind(table, policy):
+    assert _load(f"escalation={table}").escalation == policy
+
+
 def test_places_become_absolute_because_workers_stand_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = load_config(None, ["models.bundle=bundle"], {"source": "videos", "out": "s3://bucket/out"})
@@ -150,6 +171,10 @@ def test_places_become_absolute_because_workers_stand_elsewhere(tmp_path, monkey
         (["escalation.min_gain=0.5"], "escalation"),
         (["escalation.kind=gain"], "min_gain"),
         (["escalation.kind=gain", "escalation.min_gain=2"], "min_gain"),
+        (["escalation.kind=budgeted", "escalation.teacher_share=2"], "teacher_share"),
+        (["escalation.kind=certified", "escalation.epsilon=0"], "epsilon"),
+        (["escalation.kind=random", "escalation.clips=2", "escalation.seed=-1"], "seed"),
+        (["escalation.kind=top_gain", "escalation.clips=0"], "clips"),
         (["sampling.clip_seconds=0"], "clip_seconds"),
         (["aggregation.kind=log_pool", "aggregation.confidence_power=-1"], "confidence_power"),
         (["run_id=../up"], "run_id"),
@@ -223,3 +248,21 @@ def test_settings_of_training_come_from_file_and_set(tmp_path):
 def test_a_setting_of_training_that_cannot_be_is_named(assignment, key):
     with pytest.raises(ConfigError, match=key):
         load_train_settings(None, [assignment])
+
+
+def test_options_of_compose_win_over_assignments_and_those_over_the_file(tmp_path):
+    file = tmp_path / "compose.toml"
+    file.write_text('seed = 1\ndistractors = 0.1\nheight = 48\n[corpus]\nroots = ["/footage"]\n')
+    settings = load_compose_settings(file, ["seed=2", "distractors=0.2"], {"distractors": 0.3, "seed": None})
+    assert (settings.height, settings.seed, settings.distractors) == (48, 2, 0.3)
+    assert settings.corpus.roots == ("/footage",)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [("colour=1", "colour: unknown setting"), ("width=15", "even"), ("corpus.rots=[]", "corpus.rots: unknown setting")],
+)
+def test_a_bad_setting_of_compose_is_named(assignment, said):
+    with pytest.raises(ConfigError) as refused:
+        load_compose_settings(None, [assignment], {})
+    assert said in str(refused.value)

@@ -11,7 +11,7 @@ from cdmodel.cascade import CascadeSettings
 from cdmodel.cost import PriceTable
 from cdmodel.decode import DecodeLimits
 from cdmodel.errors import BundleError
-from cdmodel.escalation import DenseTeacher
+from cdmodel.policies import DenseTeacher
 from cdmodel.sampling import ClipSampling
 from cdmodel.testing import encode_numbered_clips, write_tiny_bundle
 from cdmodel.types import Shard, VideoRef

@@ -20,7 +20,8 @@ from cdmodel.calibration import Calibration
 from cdmodel.cascade import CascadeSettings
 from cdmodel.cost import ComputeCost
 from cdmodel.errors import BundleError, ConfigError, OutputError, SourceError
-from cdmodel.escalation import DenseStudent, DenseTeacher
+from cdmodel.policies import Budgeted, Certified, DenseStudent, DenseTeacher, Gain
+from cdmodel.risk import RiskCurve
 from cdmodel.sampling import ClipGeometry, ClipSampling
 from cdmodel.types import VideoFailure
 from storage.corpus import CorpusRules
@@ -164,6 +165,31 @@ def test_the_bundle_decides_where_the_request_does_not(wanted: RunRequest):
     plan = _planned(wanted)
     assert plan.cascade == CascadeSettings(policy=DenseStudent(), aggregation=MeanProbability())
     assert plan.sampling == ClipSampling()
+
+
+def test_a_budget_becomes_its_threshold_when_the_run_is_planned(wanted: RunRequest, bundle: Path):
+    write_manifest(bundle, replace(read_manifest(bundle), gain_at_share=(0.5, 0.25, -0.5)))
+    plan = _planned(replace(wanted, policy=Budgeted(teacher_share=0.25)))
+    assert plan.cascade.policy == Gain(min_gain=0.375)
+    threshold = replace(wanted, policy=plan.cascade.policy)
+    assert _planned(threshold).resumed, "the same work, however it was asked for"
+
+
+def test_what_cannot_be_certified_is_labeled_by_the_dense_teacher_and_the_log_says_so(
+    wanted: RunRequest, bundle: Path, caplog: pytest.LogCaptureFixture
+):
+    few = RiskCurve(groups=3, videos=3, points=())
+    write_manifest(bundle, replace(read_manifest(bundle), risk=few))
+    plan = _planned(replace(wanted, policy=Certified(epsilon=0.01)))
+    assert plan.cascade.policy == DenseTeacher()
+    assert "not certifiable with 3 groups" in caplog.text
+
+
+def test_what_the_bundle_cannot_answer_is_found_before_anything_is_written(wanted: RunRequest):
+    for choice in (Budgeted(teacher_share=0.5), Certified(epsilon=0.1)):
+        with pytest.raises(ConfigError):
+            open_run(replace(wanted, policy=choice))
+    assert not Path(wanted.out).exists()
 
 
 def test_the_same_request_again_resumes_the_unfinished_run(wanted: RunRequest):

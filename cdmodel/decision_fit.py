@@ -1,0 +1,89 @@
+"""From both networks' answers to labeled videos to everything else a bundle decides with: calibration, policy, risk.
+
+Knows nothing of networks. Roles: ``cal`` for calibration and defaults, ``risk`` for what thresholds would have cost in
+harm, which must not have been used for anything before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from cdmodel.aggregation import Aggregation, Judge, MeanProbability
+from cdmodel.calibration import Calibration
+from cdmodel.calibration_fit import fit_calibration
+from cdmodel.defaults_fit import fit_defaults, values_at_shares
+from cdmodel.labels import LabelKind
+from cdmodel.policies import VideoGain
+from cdmodel.replay import CachedVideo, ClipFlops, ScoredVideo, calibrate, dense_teacher, harm, replay
+from cdmodel.risk import RiskCurve, RiskPoint, harm_by_group
+
+REFERENCE_SHARES = tuple(round(0.05 * step, 2) for step in range(21))
+"""Escalated shares whose thresholds a bundle remembers, for budgets."""
+RISK_SHARES = tuple(round(0.02 * step, 2) for step in range(1, 46))
+"""Escalated shares, on ``cal``, whose thresholds are tested for harm on ``risk``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decisions:
+    """How a bundle turns answers into labels."""
+
+    calibration: Calibration
+    policy: VideoGain
+    aggregation: Aggregation
+    value_at_share: tuple[float, ...]
+    """The smallest value of a clip that escalates each of ``REFERENCE_SHARES`` of the clips of ``cal``."""
+    risk: RiskCurve | None
+    """None where there is no video in the role ``risk``."""
+
+    def judge(self, kind: LabelKind) -> Judge:
+        """Return how clips become a video's answer."""
+        return Judge(
+            aggregation=self.aggregation, label_kind=kind, video_temperature=self.calibration.video_temperature
+        )
+
+
+def fit_decisions(
+    cal: Sequence[CachedVideo], risk: Sequence[CachedVideo], kind: LabelKind, flops: ClipFlops
+) -> Decisions:
+    """Fit everything; ``cal`` must not be empty.
+
+    Raises:
+        TrainingError: ``cal`` is empty.
+    """
+    calibration = fit_calibration(cal, kind)
+    scored = [calibrate(video, calibration, kind) for video in cal]
+    defaults = fit_defaults(scored, kind, flops)
+    judge = defaults.judge(kind)
+    decisions = Decisions(
+        calibration=replace(calibration, video_temperature=defaults.video_temperature),
+        policy=defaults.policy,
+        aggregation=defaults.aggregation,
+        value_at_share=values_at_shares(scored, judge, REFERENCE_SHARES),
+        risk=None,
+    )
+    if not risk:
+        return decisions
+    ladder = values_at_shares(scored, judge, RISK_SHARES)
+    unseen = [calibrate(video, calibration, kind) for video in risk]
+    return replace(decisions, risk=measure_risk(unseen, ladder, judge, flops))
+
+
+def measure_risk(videos: Sequence[ScoredVideo], ladder: Sequence[float], judge: Judge, flops: ClipFlops) -> RiskCurve:
+    """Return the harm of each threshold per group, from cautious to bold.
+
+    The dense teacher is the plain mean of the teacher on every clip, the baseline whose accuracy is to be kept.
+    """
+    dense = dense_teacher(Judge(aggregation=MeanProbability(), label_kind=judge.label_kind), videos, flops)
+    groups = [video.group for video in videos]
+    points: list[RiskPoint] = []
+    for value in sorted(set(ladder)):
+        run = replay(VideoGain(min_value=value), judge, videos, flops)
+        points.append(
+            RiskPoint(
+                min_value=value,
+                escalated_share=run.escalated_share,
+                harm_G=harm_by_group(harm(run, dense), groups),
+            )
+        )
+    return RiskCurve(groups=len(set(groups)), videos=len(videos), points=tuple(points))
