@@ -26,7 +26,7 @@ from cdmodel.risk import RiskCurve
 from cdmodel.sampling import ClipGeometry, ClipSampling
 from cdmodel.setting_groups import FORBID_UNKNOWN
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "bundle.json"
 STUDENT_WEIGHTS = "student.safetensors"
 TEACHER_WEIGHTS = "teacher.safetensors"
@@ -64,7 +64,7 @@ class BundleManifest:
 
     __pydantic_config__: ClassVar = FORBID_UNKNOWN
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     labels: tuple[str, ...]
     """Class names; a label's position is its ``label_id``."""
     label_kind: LabelKind = "single"

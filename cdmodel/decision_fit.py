@@ -64,7 +64,8 @@ def fit_decisions(
     )
     if not risk:
         return decisions
-    ladder = values_at_shares(scored, judge, RISK_SHARES)
+    # First of all everything to the teacher: archives that need more than nine clips in ten can be certified too.
+    ladder = (-1.0, *values_at_shares(scored, judge, RISK_SHARES))
     unseen = [calibrate(video, calibration, kind) for video in risk]
     return replace(decisions, risk=measure_risk(unseen, ladder, judge, flops))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +59,10 @@ class StudentScorer:
     def geometry(self) -> ClipGeometry:
         """What this model sees of a clip."""
         return self.spec.geometry
+
+    def taken_by(self, network: nn.Module) -> StudentScorer:
+        """Return the same scorer with another network of the same shape, ready for inference."""
+        return replace(self, network=network.to(self.device).eval())
 
     def score(self, pixels_NTCHW: NDArray[np.uint8]) -> StudentLogits:
         """Return the raw answers per clip, in order. Blocks until the device is done."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from cdmodel.aggregation import Aggregation, LogPool
 from cdmodel.bundle import (
     BUILTIN_BUILDERS,
+    SCHEMA_VERSION,
     STUDENT_WEIGHTS,
     TEACHER_WEIGHTS,
     BundleManifest,
@@ -207,7 +208,7 @@ def _manifest(
     aggregation: Aggregation,
 ) -> BundleManifest:
     return BundleManifest(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         labels=labels,
         sampling=ClipSampling(),
         student=student,

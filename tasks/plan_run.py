@@ -19,7 +19,7 @@ from cdmodel.aggregation import Aggregation
 from cdmodel.bundle import BundleManifest, model_version, read_manifest
 from cdmodel.cascade import CascadeSettings
 from cdmodel.errors import ConfigError
-from cdmodel.policies import EscalationPolicy, PolicyChoice
+from cdmodel.policies import Certified, PolicyChoice
 from cdmodel.policy_choice import resolve_policy
 from cdmodel.sampling import ClipSampling
 from cdmodel.setting_groups import FORBID_UNKNOWN
@@ -121,10 +121,7 @@ def preview_run(request: RunRequest) -> LabelingPlan | NothingToDo:
     check_output(store)
     manifest = read_manifest(local_bundle(request.bundle))
     sampling = request.sampling or manifest.sampling
-    cascade = CascadeSettings(
-        policy=manifest.default_policy if request.policy is None else _resolve(request.policy, manifest),
-        aggregation=request.aggregation or manifest.default_aggregation,
-    )
+    cascade = _choose_cascade(request, manifest)
     fingerprint = work_fingerprint(manifest, sampling, cascade)
     source = absolute_uri(request.source)
     runs = list_runs(store)
@@ -180,11 +177,24 @@ def cut_shards(videos: Sequence[VideoRef], sharding: ShardingSettings, fingerpri
     return tuple(shards)
 
 
-def _resolve(choice: PolicyChoice, manifest: BundleManifest) -> EscalationPolicy:
-    resolved = resolve_policy(choice, manifest)
+def _choose_cascade(request: RunRequest, manifest: BundleManifest) -> CascadeSettings:
+    """Take what the request says, and the bundle's defaults for the rest.
+
+    Raises:
+        ConfigError: the bundle cannot answer the request, or a certificate is asked for under other circumstances than
+            it was measured in.
+    """
+    aggregation = request.aggregation or manifest.default_aggregation
+    if request.policy is None:
+        return CascadeSettings(policy=manifest.default_policy, aggregation=aggregation)
+    if isinstance(request.policy, Certified) and (
+        aggregation != manifest.default_aggregation or (request.sampling or manifest.sampling) != manifest.sampling
+    ):
+        raise ConfigError("escalation", "a certificate holds for the bundle's own sampling and aggregation; leave them")
+    resolved = resolve_policy(request.policy, manifest)
     if resolved.remark:
         logger.warning("%s", resolved.remark)
-    return resolved.policy
+    return CascadeSettings(policy=resolved.policy, aggregation=aggregation)
 
 
 def _find_resumable(runs: Sequence[RunState], request: RunRequest, source: str, fingerprint: str) -> RunState | None:

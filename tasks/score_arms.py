@@ -6,10 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-import torch
-
 from cdmodel.ablation import ArmAnswers
-from cdmodel.ablation_arms import TrainedArm
 from cdmodel.decode import ClipReader
 from cdmodel.errors import DecodeError
 from cdmodel.models import CascadeModels, StudentScorer
@@ -30,7 +27,7 @@ def score_arms(
     Raises:
         VideoError: a video that could be read before no longer can.
     """
-    scorers = {id(arm): _scorer(arm, models) for trained in arms.networks.values() for arm in trained}
+    scorers = {id(arm): models.student.taken_by(arm.network) for trained in arms.networks.values() for arm in trained}
     answers: defaultdict[int, dict[str, list[CachedVideo]]] = defaultdict(lambda: {"cal": [], "test": []})
     for done, entry in enumerate(entries, start=1):
         for arm, student in _score_one(entry, scorers, models).items():
@@ -40,11 +37,6 @@ def score_arms(
         name: tuple(ArmAnswers(cal=answers[id(arm)]["cal"], test=answers[id(arm)]["test"]) for arm in trained)
         for name, trained in arms.networks.items()
     }
-
-
-def _scorer(arm: TrainedArm, models: CascadeModels) -> StudentScorer:
-    device = torch.device(models.student.device)
-    return StudentScorer(network=arm.network.to(device), spec=arm.spec, device=device, flops_per_clip=0)
 
 
 def _score_one(

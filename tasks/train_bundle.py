@@ -18,7 +18,7 @@ from typing import get_args
 
 from pydantic import JsonValue, TypeAdapter
 
-from cdmodel.bundle import STUDENT_WEIGHTS, BundleManifest, file_sha256, model_version, write_manifest
+from cdmodel.bundle import SCHEMA_VERSION, STUDENT_WEIGHTS, BundleManifest, file_sha256, model_version, write_manifest
 from cdmodel.bundle_fit import FittedBundle, fit_bundle
 from cdmodel.descent import SECONDS_BETWEEN_CHECKPOINTS, Keeper, OnProgress
 from cdmodel.errors import OutputError, SourceError
@@ -196,7 +196,7 @@ def _write_bundle(folder: Path, work: WorkFolder, fitted: FittedBundle, plan: _P
         write_weights(networks.student, unfinished / STUDENT_WEIGHTS)
         decisions = fitted.decisions
         manifest = BundleManifest(
-            schema_version=1,
+            schema_version=SCHEMA_VERSION,
             labels=plan.labels,
             sampling=plan.settings.sampling,
             student=replace(networks.student_spec, weights_sha256=file_sha256(unfinished / STUDENT_WEIGHTS)),

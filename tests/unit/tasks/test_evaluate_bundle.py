@@ -55,7 +55,7 @@ def test_entries() -> tuple[ScoredEntry, ...]:
 @pytest.fixture(scope="module")
 def report(cal, test_entries) -> Report:
     arm = [ArmAnswers(cal=[entry.answers for entry in cal], test=[entry.answers for entry in test_entries])]
-    return _report(cal, test_entries, {"distilled": arm, "confidence": arm})
+    return _report(cal, test_entries, {"A2": arm, "A8": arm})
 
 
 def _report(cal, test_entries, arms=None) -> Report:
@@ -109,7 +109,7 @@ def test_the_document_holds_no_nan_and_at_most_six_digits(report):
 
 def test_the_same_scores_give_the_same_document(report, cal, test_entries):
     arm = [ArmAnswers(cal=[entry.answers for entry in cal], test=[entry.answers for entry in test_entries])]
-    again = _report(cal, test_entries, {"distilled": arm, "confidence": arm})
+    again = _report(cal, test_entries, {"A2": arm, "A8": arm})
     assert to_text(to_document(again)) == to_text(to_document(report))
 
 
@@ -274,7 +274,7 @@ def test_an_out_that_holds_something_else_is_refused(tmp_path, videos):
     write_tiny_bundle(tmp_path / "bundle", labels=LABELS)
     with pytest.raises(OutputError, match=r"thesis\.tex"):
         evaluate_bundle(
-            "s", videos, str(tmp_path / "bundle"), str(tmp_path / "out"), EvaluateSettings(), {}, lambda _: None
+            "s", videos, str(tmp_path / "bundle"), str(tmp_path / "out"), EvaluateSettings(), lambda _: None
         )
 
 
