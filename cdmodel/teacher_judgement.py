@@ -61,7 +61,7 @@ class TargetCheck:
             found.append("the targets of q_teacher were made on clips that the teacher was trained on: not for use")
         if _differ(self.spread_lesson, self.spread_cal) or _differ(self.error_share_lesson, self.error_share_cal):
             found.append(
-                "the teacher is not on the confidence clips as it is on new ones: it errs on "
+                "the teacher fares differently on the confidence clips than on new ones: it errs on "
                 f"{self.error_share_lesson:.1%} of them and on {self.error_share_cal:.1%} of cal, and the targets spread "
                 f"by {self.spread_lesson:.3f} and {self.spread_cal:.3f}"
             )

@@ -77,12 +77,12 @@ def plain(lessons):
     return _train(ABLATIONS["A2"], lessons)
 
 
-def test_thirteen_arms_are_nine_trainings():
+def test_sixteen_arms_are_ten_trainings():
     needed = needed_trainings(ABLATIONS)
-    assert len(ABLATIONS) == 13
-    assert len(needed) == 9
-    assert needed[ABLATIONS["A2"]] == ("A1", "A2", "A3", "A12")
-    assert needed[ABLATIONS["A8"]] == ("A7", "A8")
+    assert len(ABLATIONS) == 16
+    assert len(needed) == 10
+    assert {"A1", "A2", "A3", "A12"} <= set(needed[ABLATIONS["A2"]])
+    assert {"A7", "A8"} <= set(needed[ABLATIONS["A8"]])
     assert [recipe.refinement for recipe in needed][-2:] == ["gatekeeper", "post_hoc"]
 
 

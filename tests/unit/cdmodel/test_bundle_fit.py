@@ -66,5 +66,7 @@ def test_metrics_are_of_the_test_role_and_the_saving_adds_up():
     }
     metrics = fit_bundle(roles, ("a", "b"), SETTINGS, lambda progress: None).metrics
     assert (metrics["videos_test"], metrics["clips_test"]) == (2, 7)
-    spent = metrics["student_flops_share"] + metrics["escalated_share_default"] + metrics["saved_flops_share_default"]
+    spent = (
+        metrics["student_flops_share"] + metrics["escalated_clip_share_default"] + metrics["saved_flops_share_default"]
+    )
     assert spent == pytest.approx(1, abs=2e-4)
