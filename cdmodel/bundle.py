@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from typing_extensions import Annotated
@@ -26,7 +26,7 @@ from cdmodel.risk import RiskCurve
 from cdmodel.sampling import ClipGeometry, ClipSampling
 from cdmodel.setting_groups import FORBID_UNKNOWN
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION: Final = 2
 MANIFEST_NAME = "bundle.json"
 STUDENT_WEIGHTS = "student.safetensors"
 TEACHER_WEIGHTS = "teacher.safetensors"
