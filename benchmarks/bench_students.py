@@ -29,6 +29,7 @@ from cdmodel.sampling import ClipGeometry, ClipSampling
 from cdmodel.student_sizes import STUDENT_SIZES, StudentSpec, student_spec
 
 TEACHER = StudentSpec("cdmodel.teacher:build_teacher", {}, ClipGeometry(frames=16, height=64, width=64))
+COMPACT = StudentSpec("cdmodel.student:build_compact_student", {}, ClipGeometry(frames=8, height=40, width=40))
 NUM_CLASSES = 12
 CLIPS_PER_BATCH = 16
 REPETITIONS = 15
@@ -60,7 +61,8 @@ def main() -> None:
 
 
 def measure_models() -> dict[str, dict]:
-    specs = {"teacher": TEACHER, **{size: student_spec(size) for size in STUDENT_SIZES}}
+    students = {**{size: student_spec(size) for size in STUDENT_SIZES}, "compact (2+1)D": COMPACT}
+    specs = {"teacher": TEACHER, **students}
     cpu = torch.device("cpu")
     networks = {name: build(spec) for name, spec in specs.items()}
     flops = {name: count_flops(networks[name], spec.geometry, cpu) for name, spec in specs.items()}
@@ -80,7 +82,7 @@ def measure_models() -> dict[str, dict]:
     seconds = time_in_turn({name: score(name) for name in specs})
     milliseconds = {name: 1000 * taken / CLIPS_PER_BATCH for name, taken in seconds.items()}
     cases = {}
-    for size in STUDENT_SIZES:
+    for size in students:
         cases[f"{size} student, FLOPs per clip"] = as_case(flops[size], {"teacher": flops["teacher"]}, "FLOPs")
         cases[f"{size} student, CPU time per clip"] = as_case(
             milliseconds[size], {"teacher": milliseconds["teacher"]}, "ms"

@@ -37,7 +37,8 @@ def student_spec(size: StudentSize) -> StudentSpec:
         case "medium":
             return StudentSpec("cdmodel.student:build_student", {}, ClipGeometry(frames=8, height=48, width=48))
         case "large":
-            return StudentSpec("cdmodel.student:build_compact_student", {}, ClipGeometry(frames=8, height=40, width=40))
+            geometry = ClipGeometry(frames=8, height=64, width=64)
+            return StudentSpec("cdmodel.student:build_student", {"channels": 24}, geometry)
         case "keyframe":
             geometry = ClipGeometry(frames=1, height=96, width=96, keyframes_only=True)
             return StudentSpec("cdmodel.student:build_keyframe_student", {}, geometry)

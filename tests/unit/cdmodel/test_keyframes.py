@@ -175,6 +175,21 @@ def _without_keyframe_flags(content: bytes) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_a_video_that_breaks_off_has_the_same_clips_up_to_its_last_whole_picture(share):
+    whole = ODD_VIDEOS["reordered"]
+    content = whole[: int(share * len(whole))]
+    full, cheap = _reader(content), _reader(content)
+    everything, keyframes = _read(full, EVERYTHING), _read(cheap, KEYFRAMES)
+    assert 1 < len(everything) < 13
+    # The picture that is cut in two counts only where nobody decodes it; it may make half of a clip whole.
+    assert list(keyframes)[: len(everything)] == list(everything)
+    assert len(keyframes) - len(everything) in (0, 1)
+    assert cheap.summary().clips_planned == full.summary().clips_planned
+    assert cheap.summary().damage is not None
+    assert cheap.summary().coverage == pytest.approx(full.summary().coverage, abs=0.02)
+
+
 def test_a_keyframe_on_show_for_long_holds_one_clip_at_a_time():
     stamps_ms = [50_000 * number for number in range(20)]
     reader = _reader(encode_flat_video([100] * 20, stamps_ms=stamps_ms, keyframe_interval=20))
