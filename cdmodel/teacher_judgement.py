@@ -114,7 +114,7 @@ def judge_teacher(
     truth_NK = roles["cal"].clip_truth()
     temperature = fit_teacher_temperature(logits["cal"], truth_NK, settings.label_kind)
     cal = _Answers(probabilities_NK=probabilities_of(logits["cal"], settings.label_kind, temperature), views_MNK=None)
-    lesson = folds or work.answer(network, spec, work.clips(lesson_roles), "lesson", temperature)
+    lesson = folds or work.answer(network, spec, lesson_roles, logits, temperature)
     lesson_truth_NK = work.clips(lesson_roles).truth_NK
     return JudgedTeacher(
         network=network.cpu(),
@@ -219,9 +219,17 @@ class _Work:
         return self._calibrate(logits_LNK, 1.0)
 
     def answer(
-        self, network: nn.Module, spec: ModelSpec, clips: LabeledClips, name: str, temperature: float
+        self,
+        network: nn.Module,
+        spec: ModelSpec,
+        roles: Sequence[FitRole],
+        logits: Mapping[FitRole, NDArray[np.float32]],
+        temperature: float,
     ) -> _Answers:
-        return self._calibrate(self._look(network, spec, clips.pixels, name), temperature)
+        """Return the answers to the clips of the roles as they are, which are known already, and to each view of them."""
+        as_they_are_NK = np.concatenate([logits[role] for role in roles])
+        views = self._views(network, spec, self.clips(roles).pixels, "lesson")
+        return self._calibrate(np.stack([as_they_are_NK, *views]), temperature)
 
     def score_roles(self, network: nn.Module, spec: ModelSpec) -> dict[FitRole, NDArray[np.float32]]:
         logits: dict[FitRole, NDArray[np.float32]] = {}
@@ -237,12 +245,12 @@ class _Work:
 
     def _look(self, network: nn.Module, spec: ModelSpec, pixels: ClipPixels, name: str) -> NDArray[np.float32]:
         """Return logits [L, N, K]: of the clips as they are, then of each view the target asks for."""
-        return np.stack(
-            [
-                self._score(network, spec, pixels, f"{name}-look-{look}", view=look or None)
-                for look in range(self._looks())
-            ]
-        )
+        as_they_are_NK = self._score(network, spec, pixels, f"{name}-look-0", view=None)
+        return np.stack([as_they_are_NK, *self._views(network, spec, pixels, name)])
+
+    def _views(self, network: nn.Module, spec: ModelSpec, pixels: ClipPixels, name: str) -> list[NDArray[np.float32]]:
+        looks = range(1, self._looks())
+        return [self._score(network, spec, pixels, f"{name}-look-{look}", view=look) for look in looks]
 
     def _calibrate(self, logits_LNK: NDArray[np.float32], temperature: float) -> _Answers:
         probabilities_LNK = probabilities_of(logits_LNK, self.settings.label_kind, temperature)
