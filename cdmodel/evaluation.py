@@ -26,7 +26,7 @@ from cdmodel.metrics import (
 )
 from cdmodel.oracles import replay_oracles
 from cdmodel.policies import DenseStudent, DenseTeacher, EscalationPolicy, Gain, RandomClips, VideoGain
-from cdmodel.replay import CachedVideo, ClipFlops, Replay, ScoredVideo, calibrate, harm, replay, truth_of
+from cdmodel.replay import CachedVideo, ClipFlops, Replay, ReplayBench, ScoredVideo, calibrate, harm, replay, truth_of
 from cdmodel.risk import Certificate, RiskCurve, certify
 from cdmodel.sweeps import Ladder, Side, build_ladders
 
@@ -283,25 +283,26 @@ def _climb(
 ) -> list[_Run]:
     """Replay every rung of every ladder on both roles, under one aggregation."""
     judge = subject.judge_with(aggregation)
+    cal_bench, test_bench = (ReplayBench(videos, judge, subject.flops) for videos in (cal, test))
     return [
         _Run(
             ladder=ladder,
             setting=setting,
             policy=policy,
             aggregation=aggregation,
-            cal=replay(policy, judge, cal, subject.flops),
-            test=_replay_drawn(policy, judge, test, subject.flops),
+            cal=cal_bench.replay(policy),
+            test=_replay_drawn(policy, test_bench),
         )
         for ladder in build_ladders(cal, judge)
         for setting, policy in ladder.rungs
     ]
 
 
-def _replay_drawn(policy: EscalationPolicy, judge: Judge, videos: Sequence[ScoredVideo], flops: ClipFlops) -> Replay:
+def _replay_drawn(policy: EscalationPolicy, bench: ReplayBench) -> Replay:
     """Replay; a random policy is drawn again and again, and the draw of median accuracy stands for them."""
     if not isinstance(policy, RandomClips):
-        return replay(policy, judge, videos, flops)
-    draws = [replay(replace(policy, seed=draw), judge, videos, flops) for draw in range(RANDOM_DRAWS)]
+        return bench.replay(policy)
+    draws = [bench.replay(replace(policy, seed=draw)) for draw in range(RANDOM_DRAWS)]
     return sorted(draws, key=lambda draw: draw.accuracy)[RANDOM_DRAWS // 2]
 
 
