@@ -293,7 +293,7 @@ def _climb(
         cal_bench, test_bench = (ReplayBench(videos, judge, subject.flops) for videos in (cal, test))
         for ladder, (setting, policy) in ((ladder, rung) for ladder in several for rung in ladder.rungs):
             on_replay(len(runs), total)
-            runs.append(
+            runs.append(  # noqa: PERF401 - progress is told in between
                 _Run(
                     ladder=ladder,
                     setting=setting,
