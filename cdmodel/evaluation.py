@@ -291,9 +291,9 @@ def _climb(
     for aggregation, several in zip(aggregations, ladders, strict=True):
         judge = subject.judge_with(aggregation)
         cal_bench, test_bench = (ReplayBench(videos, judge, subject.flops) for videos in (cal, test))
-        for ladder, (setting, policy) in ((ladder, rung) for ladder in several for rung in ladder.rungs):
+        for ladder, (setting, policy) in ((steps, rung) for steps in several for rung in steps.rungs):
             on_replay(len(runs), total)
-            runs.append(  # noqa: PERF401 - progress is told in between
+            runs.append(
                 _Run(
                     ladder=ladder,
                     setting=setting,
