@@ -191,17 +191,17 @@ def normalised_entropy(probabilities_NK: NDArray[np.floating], kind: LabelKind) 
     """Return the entropy of each row as a share of its maximum, 0 to 1; with several labels, the mean over the labels."""
     p_NK = np.clip(probabilities_NK.astype(np.float64), 1e-12, 1.0)
     if kind == "single":
-        share_N = -(p_NK * np.log(p_NK)).sum(axis=1) / np.log(p_NK.shape[1])
+        share_N = -(p_NK * np.log(p_NK)).sum(axis=-1) / np.log(p_NK.shape[-1])
     else:
         against_NK = np.maximum(1.0 - p_NK, 1e-12)
-        share_N = -(p_NK * np.log(p_NK) + against_NK * np.log(against_NK)).mean(axis=1) / np.log(2.0)
+        share_N = -(p_NK * np.log(p_NK) + against_NK * np.log(against_NK)).mean(axis=-1) / np.log(2.0)
     return np.asarray(np.clip(share_N, 0.0, 1.0))
 
 
 def top_margin(probabilities_NK: NDArray[np.floating]) -> Float64Array:
     """Return how far the two largest entries of each row lie apart."""
-    top_N2 = np.partition(probabilities_NK.astype(np.float64), -2, axis=1)[:, -2:]
-    return np.asarray(top_N2[:, 1] - top_N2[:, 0])
+    top_N2 = np.partition(probabilities_NK.astype(np.float64), -2, axis=-1)[..., -2:]
+    return np.asarray(top_N2[..., 1] - top_N2[..., 0])
 
 
 def _certainty(probabilities_NK: Float64Array, kind: LabelKind) -> Float64Array:

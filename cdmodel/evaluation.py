@@ -6,7 +6,7 @@ have to be chosen are chosen on ``cal``; ``test`` decides nothing. V videos, K l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,7 +26,7 @@ from cdmodel.metrics import (
 )
 from cdmodel.oracles import replay_oracles
 from cdmodel.policies import DenseStudent, DenseTeacher, EscalationPolicy, Gain, RandomClips, VideoGain
-from cdmodel.replay import CachedVideo, ClipFlops, Replay, ScoredVideo, calibrate, harm, replay, truth_of
+from cdmodel.replay import CachedVideo, ClipFlops, Replay, ReplayBench, ScoredVideo, calibrate, harm, replay, truth_of
 from cdmodel.risk import Certificate, RiskCurve, certify
 from cdmodel.sweeps import Ladder, Side, build_ladders
 
@@ -34,6 +34,7 @@ PARITY_POINTS = 0.5
 RANDOM_DRAWS = 20
 PLAIN_MEAN = MeanProbability()
 Metric = Literal["accuracy_top1", "accuracy_hit1"]
+OnReplay = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,23 +188,24 @@ class _Run:
     test: Replay
 
 
+def keep_quiet(done: int, total: int) -> None:
+    """Stand in for nobody who listens."""
+
+
 def evaluate(
     cal: Sequence[CachedVideo],
     test: Sequence[CachedVideo],
     subject: Subject,
     arms: Mapping[str, Sequence[ArmAnswers]],
     settings: EvaluationSettings,
+    on_replay: OnReplay = keep_quiet,
 ) -> Evaluation:
-    """Replay everything. Takes minutes for thousands of videos; no network is run."""
+    """Replay everything. No network is run; ``on_replay`` is told how many settings are done, and of how many."""
     kind = subject.label_kind
     scored_cal = [calibrate(video, subject.calibration, kind) for video in cal]
     scored_test = [calibrate(video, subject.calibration, kind) for video in test]
     bench = _Bench(scored_test, subject, settings.seed)
-    runs = [
-        run
-        for aggregation in dict.fromkeys((subject.aggregation, PLAIN_MEAN))
-        for run in _climb(scored_cal, scored_test, subject, aggregation)
-    ]
+    runs = _climb(scored_cal, scored_test, subject, on_replay)
     default = replay(subject.policy, subject.judge, scored_test, subject.flops)
     return Evaluation(
         metric="accuracy_top1" if kind == "single" else "accuracy_hit1",
@@ -279,29 +281,37 @@ class _Bench:
 
 
 def _climb(
-    cal: Sequence[ScoredVideo], test: Sequence[ScoredVideo], subject: Subject, aggregation: Aggregation
+    cal: Sequence[ScoredVideo], test: Sequence[ScoredVideo], subject: Subject, on_replay: OnReplay
 ) -> list[_Run]:
-    """Replay every rung of every ladder on both roles, under one aggregation."""
-    judge = subject.judge_with(aggregation)
-    return [
-        _Run(
-            ladder=ladder,
-            setting=setting,
-            policy=policy,
-            aggregation=aggregation,
-            cal=replay(policy, judge, cal, subject.flops),
-            test=_replay_drawn(policy, judge, test, subject.flops),
-        )
-        for ladder in build_ladders(cal, judge)
-        for setting, policy in ladder.rungs
-    ]
+    """Replay every rung of every ladder on both roles, under the bundle's aggregation and under the plain mean."""
+    aggregations = tuple(dict.fromkeys((subject.aggregation, PLAIN_MEAN)))
+    ladders = [build_ladders(cal, subject.judge_with(aggregation)) for aggregation in aggregations]
+    total = sum(len(ladder.rungs) for several in ladders for ladder in several)
+    runs: list[_Run] = []
+    for aggregation, several in zip(aggregations, ladders, strict=True):
+        judge = subject.judge_with(aggregation)
+        cal_bench, test_bench = (ReplayBench(videos, judge, subject.flops) for videos in (cal, test))
+        for ladder, (setting, policy) in ((steps, rung) for steps in several for rung in steps.rungs):
+            on_replay(len(runs), total)
+            runs.append(
+                _Run(
+                    ladder=ladder,
+                    setting=setting,
+                    policy=policy,
+                    aggregation=aggregation,
+                    cal=cal_bench.replay(policy),
+                    test=_replay_drawn(policy, test_bench),
+                )
+            )
+    on_replay(total, total)
+    return runs
 
 
-def _replay_drawn(policy: EscalationPolicy, judge: Judge, videos: Sequence[ScoredVideo], flops: ClipFlops) -> Replay:
+def _replay_drawn(policy: EscalationPolicy, bench: ReplayBench) -> Replay:
     """Replay; a random policy is drawn again and again, and the draw of median accuracy stands for them."""
     if not isinstance(policy, RandomClips):
-        return replay(policy, judge, videos, flops)
-    draws = [replay(replace(policy, seed=draw), judge, videos, flops) for draw in range(RANDOM_DRAWS)]
+        return bench.replay(policy)
+    draws = [bench.replay(replace(policy, seed=draw)) for draw in range(RANDOM_DRAWS)]
     return sorted(draws, key=lambda draw: draw.accuracy)[RANDOM_DRAWS // 2]
 
 

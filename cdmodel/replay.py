@@ -7,17 +7,17 @@ decide here as there. NumPy only. N clips, K labels, V videos.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cdmodel.aggregation import Judge, merge_answers
+from cdmodel.aggregation import Judge, combine_answers
 from cdmodel.calibration import Calibration, calibrate_student, calibrate_teacher
 from cdmodel.errors import TrainingError
-from cdmodel.escalation import counted_clips, needs_student, next_clips
+from cdmodel.escalation import asks_once, counted_of, first_clips, needs_student, next_clips
 from cdmodel.labels import LabelKind, Truth, is_right
-from cdmodel.policies import DenseTeacher, EscalationPolicy
+from cdmodel.policies import DenseStudent, DenseTeacher, EscalationPolicy
 from cdmodel.scores import BoolArray, FloatArray, StudentLogits, StudentScores, TeacherScores, VideoState
 
 Float64Array = NDArray[np.float64]
@@ -118,13 +118,78 @@ def calibrate(video: CachedVideo, calibration: Calibration, kind: LabelKind) -> 
     )
 
 
+class ReplayBench:
+    """Videos that policies are replayed on under one judge, again and again.
+
+    Videos of equally many clips are scored at once, and where a policy asks once, decided at once. Other policies look
+    at one video after the other; what its judge thought of it on the way is remembered for the next policy.
+    """
+
+    def __init__(self, videos: Sequence[ScoredVideo], judge: Judge, flops: ClipFlops) -> None:
+        if not videos:
+            raise TrainingError("replay", "there is no video to replay")
+        self._videos = videos
+        self._judge = judge
+        self._judges = [RememberingJudge.of(judge) for _ in videos]
+        self._flops = flops
+        self._tables = _tables_by_length(videos)
+
+    def replay(self, policy: EscalationPolicy) -> Replay:
+        """Return what the policy would have done on every video, in order."""
+        if asks_once(policy):
+            asked = [
+                first_clips(policy, table.video_ids, table.clips, table.student, self._judge) for table in self._tables
+            ]
+            return self._tally(policy, asked, [_reached(asked_VN) for asked_VN in asked])
+        ends = [replay_video(policy, judge, video) for judge, video in zip(self._judges, self._videos, strict=True)]
+        return self._tally(
+            policy,
+            [np.array([ends[place].state.asked_N for place in table.places]) for table in self._tables],
+            [np.array([ends[place].teacher_passes for place in table.places]) for table in self._tables],
+        )
+
+    def replay_chosen(self, chosen: Sequence[BoolArray]) -> Replay:
+        """Return what comes of asking the teacher about these clips of each video [N], all at once, after the student."""
+        asked = [np.array([chosen[place] for place in table.places]) for table in self._tables]
+        return self._tally(DenseStudent(), asked, [_reached(asked_VN) for asked_VN in asked])
+
+    def _tally(self, policy: EscalationPolicy, asked: Sequence[BoolArray], passes: Sequence[Float64Array]) -> Replay:
+        """Score the videos of each table after its questions [V, N], and add up what they cost."""
+        probabilities_VK = np.empty((len(self._videos), len(self._videos[0].truth_K)))
+        asked_V, passes_V = np.empty(len(self._videos), dtype=np.int64), np.empty(len(self._videos))
+        for table, asked_VN, table_passes_V in zip(self._tables, asked, passes, strict=True):
+            student = table.student if needs_student(policy) else None
+            teacher = table.teacher_alone if student is None else table.teacher
+            answers = combine_answers(student, teacher, asked_VN, counted_of(policy, asked_VN, student))
+            probabilities_VK[table.places] = self._judge.score(answers).probabilities_K
+            asked_V[table.places] = asked_VN.sum(axis=1)
+            passes_V[table.places] = table_passes_V
+        return _add_costs(self._videos, asked_V, passes_V, probabilities_VK, needs_student(policy), self._flops)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RememberingJudge(Judge):
+    """The judge of one single video: what it thought of it once, it does not work out again."""
+
+    views: dict[tuple[bool, bytes], Float64Array] = field(default_factory=dict, compare=False, repr=False)
+    """By whether a student was there and which clips the teacher had answered: of one video, all that a state holds."""
+
+    @classmethod
+    def of(cls, judge: Judge) -> RememberingJudge:
+        """Return one that thinks as ``judge`` does and remembers nothing yet."""
+        return cls(**{f.name: getattr(judge, f.name) for f in fields(Judge)})
+
+    def view(self, state: VideoState) -> Float64Array:
+        """Return what is thought of the video."""
+        key = (state.student is None, state.asked_N.tobytes())
+        if key not in self.views:
+            self.views[key] = Judge.view(self, state)
+        return self.views[key]
+
+
 def replay(policy: EscalationPolicy, judge: Judge, videos: Sequence[ScoredVideo], flops: ClipFlops) -> Replay:
-    """Return what the policy would have done on every video, in order."""
-    if not videos:
-        raise TrainingError("replay", "there is no video to replay")
-    ends = [replay_video(policy, judge, video) for video in videos]
-    scores = [judge.score(merge_answers(end.state, counted_clips(policy, end.state))) for end in ends]
-    return tally(videos, ends, np.stack([score.probabilities_K for score in scores]), needs_student(policy), flops)
+    """Return what the policy would have done on every video, in order; for many policies, keep the ``ReplayBench``."""
+    return ReplayBench(videos, judge, flops).replay(policy)
 
 
 def replay_video(policy: EscalationPolicy, judge: Judge, video: ScoredVideo) -> ReplayedVideo:
@@ -135,14 +200,51 @@ def replay_video(policy: EscalationPolicy, judge: Judge, video: ScoredVideo) -> 
     passes = 0.0
     while (wanted_N := next_clips(policy, state, judge)).any():
         asked_N = state.asked_N | wanted_N
+        passes += float(_reached(wanted_N))
         state = state.after(asked_N, answers.rows(asked_N))
-        passes += float(np.flatnonzero(wanted_N)[-1] + 1) / state.clips
     return ReplayedVideo(state=state, teacher_passes=passes)
 
 
-def tally(
+def _reached(wanted_N: BoolArray) -> Float64Array:
+    """Return how much of each video lies before the end of its last wanted clip; 0 where none is wanted."""
+    clips = wanted_N.shape[-1]
+    return np.asarray(np.where(wanted_N.any(axis=-1), clips - wanted_N[..., ::-1].argmax(axis=-1), 0) / clips)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """Videos of equally many clips, stacked: [V, N, K] and [V, N]."""
+
+    places: list[int]
+    """Among all videos."""
+    video_ids: list[str]
+    clips: int
+    student: StudentScores
+    teacher: TeacherScores
+    teacher_alone: TeacherScores
+
+
+def _tables_by_length(videos: Sequence[ScoredVideo]) -> list[_Table]:
+    by_length: dict[int, list[int]] = {}
+    for place, video in enumerate(videos):
+        by_length.setdefault(len(video.student.q_student_N), []).append(place)
+    return [
+        _Table(
+            places=places,
+            video_ids=[videos[place].video_id for place in places],
+            clips=clips,
+            student=StudentScores.stack([videos[place].student for place in places]),
+            teacher=TeacherScores.stack([videos[place].teacher for place in places]),
+            teacher_alone=TeacherScores.stack([videos[place].teacher_alone for place in places]),
+        )
+        for clips, places in by_length.items()
+    ]
+
+
+def _add_costs(
     videos: Sequence[ScoredVideo],
-    ends: Sequence[ReplayedVideo],
+    asked_V: NDArray[np.int64],
+    passes_V: Float64Array,
     probabilities_VK: Float64Array,
     student_ran: bool,  # noqa: FBT001 - a fact, not a mode
     flops: ClipFlops,
@@ -152,9 +254,7 @@ def tally(
     Seconds: the student's pass and its network, if it ran; then the teacher's share of its clips, and for each question
     as much of a decoding pass as lies before its last clip, since the reader decodes from the start.
     """
-    clips_V = np.array([end.state.clips for end in ends])
-    asked_V = np.array([int(end.state.asked_N.sum()) for end in ends])
-    passes_V = np.array([end.teacher_passes for end in ends])
+    clips_V = np.array([len(video.student.q_student_N) for video in videos])
     decode_teacher_V = np.array([video.seconds.decode_teacher for video in videos])
     seconds_V = passes_V * decode_teacher_V + asked_V / clips_V * np.array([video.seconds.teacher for video in videos])
     flops_V = asked_V * float(flops.teacher)

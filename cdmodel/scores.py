@@ -1,7 +1,8 @@
 """What the models said of the clips of one video, as NumPy arrays: first raw, then calibrated.
 
 Policies and aggregation see the calibrated scores alone. Torch-free, so that a live run and a replay from a cache
-decide with the same code on the same numbers. N clips, K labels.
+decide with the same code on the same numbers. N clips, K labels; calibrated scores of several videos of N clips may be
+stacked along leading axes.
 """
 
 from __future__ import annotations
@@ -56,10 +57,15 @@ class StudentScores:
     """Mean absolute grey difference between neighbouring frames of the clip, 0 to 1."""
 
     def __post_init__(self) -> None:
-        clips = self.probabilities_NK.shape[0]
+        shape = self.probabilities_NK.shape[:-1]
         for name in ("q_teacher_N", "q_student_N", "motion_N"):
-            if getattr(self, name).shape != (clips,):
-                raise ValueError(f"{clips} clips, but {name} {getattr(self, name).shape}")
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{shape[-1]} clips, but {name} {getattr(self, name).shape}")
+
+    @classmethod
+    def stack(cls, parts: Sequence[StudentScores]) -> StudentScores:
+        """Put videos of equally many clips beside each other; ``parts`` must not be empty."""
+        return cls(**{f.name: np.stack([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +78,13 @@ class TeacherScores:
     """P(teacher right), 0 to 1, now that its answer is known."""
 
     def __post_init__(self) -> None:
-        if self.confidence_N.shape != self.probabilities_NK.shape[:1]:
-            raise ValueError(f"{len(self.probabilities_NK)} clips, but confidence {self.confidence_N.shape}")
+        if self.confidence_N.shape != self.probabilities_NK.shape[:-1]:
+            raise ValueError(f"{self.probabilities_NK.shape[-2]} clips, but confidence {self.confidence_N.shape}")
+
+    @classmethod
+    def stack(cls, parts: Sequence[TeacherScores]) -> TeacherScores:
+        """Put videos of equally many clips beside each other; ``parts`` must not be empty."""
+        return cls(**{f.name: np.stack([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
     def rows(self, chosen_N: BoolArray) -> TeacherScores:
         """Return the answers to some of the clips."""

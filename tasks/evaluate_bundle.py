@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from cdmodel.ablation import ArmAnswers
 from cdmodel.bundle import BundleManifest
 from cdmodel.errors import OutputError, SourceError
-from cdmodel.evaluation import EvaluationSettings, Subject, evaluate
+from cdmodel.evaluation import EvaluationSettings, OnReplay, Subject, evaluate, keep_quiet
 from cdmodel.evaluation_details import compare_ladders, describe_test
 from cdmodel.models import CascadeModels, load_bundle, pick_device
 from cdmodel.replay import ClipFlops
@@ -98,7 +98,6 @@ def evaluate_bundle(
             models,
             lambda done, total: on_progress(EvaluationProgress(stage="ablate", done=done, total=total)),
         )
-    on_progress(EvaluationProgress(stage="replay", done=0, total=1))
     report = build_report(
         dataset,
         chosen,
@@ -106,9 +105,9 @@ def evaluate_bundle(
         subject_of(models),
         answers,
         EvaluationSettings(epsilon=settings.epsilon, delta=settings.delta, seed=settings.seed),
+        lambda done, total: on_progress(EvaluationProgress(stage="replay", done=done, total=total)),
     )
     document = to_document(report)
-    on_progress(EvaluationProgress(stage="replay", done=1, total=1))
     _write(store, DOCUMENT, to_text(document).encode())
     _write(store, TABLES, to_tables(report).encode())
     plots = plot_evaluation(report)
@@ -160,8 +159,9 @@ def build_report(
     subject: Subject,
     arms: Mapping[str, Sequence[ArmAnswers]],
     settings: EvaluationSettings,
+    on_replay: OnReplay = keep_quiet,
 ) -> Report:
-    """Replay everything on scored videos.
+    """Replay everything on scored videos; ``on_replay`` is told how many settings are done, and of how many.
 
     Raises:
         SourceError: of a role too little could be read.
@@ -170,7 +170,7 @@ def build_report(
     test = tuple(entry for entry in scored.entries if entry.video.split == "test")
     _check_roles(dataset, [entry.video for entry in (*cal, *test)], "can be read")
     answers = [entry.answers for entry in test]
-    evaluation = evaluate([entry.answers for entry in cal], answers, subject, arms, settings)
+    evaluation = evaluate([entry.answers for entry in cal], answers, subject, arms, settings, on_replay)
     return Report(
         model_version=subject.model_version,
         policy=subject.policy.kind,

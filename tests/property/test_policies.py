@@ -44,7 +44,7 @@ from cdmodel.policies import (
     UniformClips,
     VideoGain,
 )
-from cdmodel.replay import ScoredVideo, replay, replay_video
+from cdmodel.replay import RememberingJudge, ReplayBench, ScoredVideo, replay, replay_video
 from cdmodel.sampling import ClipSampling, count_clips, frame_times, has_clip, nominal_span
 from cdmodel.scores import StudentLogits, StudentScores, TeacherScores, VideoState
 from cdmodel.types import ClipSpan
@@ -287,6 +287,33 @@ def test_costs_of_videos_add_up_and_do_not_depend_on_their_neighbours(policy, ju
         assert both.flops_V[place] == alone.flops_V[0]
         assert both.seconds_V[place] == alone.seconds_V[0]
         np.testing.assert_array_equal(both.probabilities_VK[place], alone.probabilities_VK[0])
+
+
+@quick
+@given(st.lists(policies, min_size=1, max_size=4), judges, scored_videos(), scored_videos())
+def test_a_bench_that_remembers_answers_as_the_video_by_itself(several, judge, one, other):
+    """Decided and scored among others, after other policies, twice: the bits of a live run's steps."""
+    videos = [one, other if len(other.truth_K) == len(one.truth_K) else one, one]
+    bench = ReplayBench(videos, judge, FLOPS)
+    for policy in (*several, *several):
+        run = bench.replay(policy)
+        for place, video in enumerate(videos):
+            state, score = _run(policy, judge, video)
+            assert run.asked_V[place] == state.asked_N.sum()
+            np.testing.assert_array_equal(run.probabilities_VK[place], score.probabilities_K)
+
+
+@quick
+@given(judges, scored_videos(), st.lists(seeds, min_size=2, max_size=5), st.booleans())
+def test_a_remembered_view_is_the_one_that_was_worked_out(judge, video, masks, with_student):
+    remembering = RememberingJudge.of(judge)
+    clips = len(video.student.q_student_N)
+    for seed in (*masks, *masks):
+        asked_N = np.random.default_rng(seed).random(clips) < 0.5
+        asked_N[0] = True
+        state = VideoState.before_the_teacher("v", clips, video.student if with_student else None)
+        state = state.after(asked_N, (video.teacher if with_student else video.teacher_alone).rows(asked_N))
+        np.testing.assert_array_equal(remembering.view(state), judge.view(state))
 
 
 @st.composite

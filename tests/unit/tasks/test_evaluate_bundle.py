@@ -261,6 +261,9 @@ def test_an_evaluation_writes_its_files_and_a_second_one_runs_no_network(tmp_pat
     assert [video.uri for video in evaluated.unreadable] == [videos[7].video.uri]
     assert evaluated.document["dataset"]["videos"] == 7
     assert EvaluationProgress(stage="score", done=8, total=8) in seen
+    replays = [progress for progress in seen if progress.stage == "replay"]
+    assert [progress.done for progress in replays] == list(range(replays[0].total + 1))
+    assert replays[0].total > 100
 
     for video in videos:
         (tmp_path / "videos" / video.video.video_id).unlink()
