@@ -69,7 +69,7 @@ def next_clips(policy: EscalationPolicy, state: VideoState, judge: Judge) -> Boo
             if state.asked_N.any():
                 return np.zeros(state.clips, dtype=np.bool_)
             student = None if state.student is None else StudentScores.stack([state.student])
-            return first_clips(policy, [state.video_id], state.clips, student, judge)[0]
+            return np.asarray(first_clips(policy, [state.video_id], state.clips, student, judge)[0])
 
 
 def counted_clips(policy: EscalationPolicy, state: VideoState) -> BoolArray:

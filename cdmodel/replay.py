@@ -257,10 +257,10 @@ def _add_costs(
     clips_V = np.array([len(video.student.q_student_N) for video in videos])
     decode_teacher_V = np.array([video.seconds.decode_teacher for video in videos])
     seconds_V = passes_V * decode_teacher_V + asked_V / clips_V * np.array([video.seconds.teacher for video in videos])
-    flops_V = asked_V * float(flops.teacher)
+    flops_V = asked_V.astype(np.float64) * flops.teacher
     if student_ran:
         seconds_V = seconds_V + np.array([video.seconds.decode_student + video.seconds.student for video in videos])
-        flops_V = flops_V + clips_V * float(flops.student)
+        flops_V = flops_V + clips_V.astype(np.float64) * flops.student
     return Replay(
         probabilities_VK=probabilities_VK,
         right_V=is_right(probabilities_VK, truth_of(videos)),
