@@ -62,7 +62,7 @@ def test_every_size_is_listed_once():
 
 def test_the_small_student_is_the_one_that_training_makes_by_default():
     spec = student_spec("small")
-    assert spec == ("cdmodel.student:build_student", {}, TrainSettings().student_geometry)
+    assert spec == ("cdmodel.student:build_student", {}, TrainSettings().student.describe().geometry)
 
 
 def test_sizes_are_known_without_torch():

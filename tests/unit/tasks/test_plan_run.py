@@ -59,7 +59,7 @@ def bundle(tmp_path: Path) -> Path:
             )
         )
     manifest = BundleManifest(
-        schema_version=1,
+        schema_version=2,
         labels=("run", "sit"),
         sampling=ClipSampling(),
         student=specs[0],
