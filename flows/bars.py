@@ -42,7 +42,7 @@ def training_bars() -> Iterator[Callable[[TrainingProgress], None]]:
                 note = f"loss {progress.loss:.3f}, accuracy {progress.accuracy:.1%}"
             if progress.validation_accuracy is not None:
                 note += f", on new clips {progress.validation_accuracy:.1%}"
-            bars.update(rows[progress.stage], completed=progress.step, note=note)
+            bars.update(rows[progress.stage], completed=progress.step, total=progress.steps, note=note)
 
         yield show
 
