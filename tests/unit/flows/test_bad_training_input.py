@@ -164,7 +164,7 @@ REFUSED = {
     "evaluate: damaged arms": (_evaluate("labels", "--arms={home}/damaged"), "differs from the hash"),
     "evaluate: no arms": (_evaluate("labels", "--arms={home}/taken"), "holds no trained arms"),
     "evaluate: epsilon": (_evaluate("labels", "--set=epsilon=1"), "epsilon"),
-    "compose: an OUT that is not empty": ([*_compose()[:5], "{home}/taken"], "not empty"),
+    "compose: an OUT that is not empty": ([*_compose()[:5], "{home}/taken", "--distractors=0"], "not empty"),
     "compose: a group on both sides": (_compose("leaking"), "'g0' lies both"),
     "compose: only its own videos for background": (_compose(), "no background for"),
     "compose: a share": (_compose("labels", "--distractors=1"), "distractors"),
