@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 from cdmodel.calibration import Calibration
 from cdmodel.calibration_fit import fit_calibration
 from cdmodel.intervals import Interval, bootstrap_mean
-from cdmodel.labels import LabelKind
+from cdmodel.labels import LabelKind, probabilities_of
 from cdmodel.metrics import cost_weights
 from cdmodel.replay import CachedVideo, ScoredVideo, calibrate, truth_of
 
@@ -107,7 +107,7 @@ def _escalate(
 ) -> NDArray[np.bool_]:
     """Return [V, R]: right or not under the plain mean, the best-scored share of all clips answered by the teacher."""
     scored = [calibrate(video, calibration, kind) for video in videos]
-    score_N = np.concatenate([_score(route.score, v, raw) for v, raw in zip(scored, videos, strict=True)])
+    score_N = np.concatenate([_score(route.score, v, raw, kind) for v, raw in zip(scored, videos, strict=True)])
     student_NK = np.concatenate([video.student.probabilities_NK for video in scored]).astype(np.float64)
     teacher_NK = np.concatenate([video.teacher.probabilities_NK for video in scored]).astype(np.float64)
     starts_V = np.cumsum([0, *(len(video.student.q_student_N) for video in scored)])[:-1]
@@ -124,13 +124,11 @@ def _escalate(
 
 
 def _score(  # noqa: PLR0911 - one case a score
-    score: Score, video: ScoredVideo, raw: CachedVideo
+    score: Score, video: ScoredVideo, raw: CachedVideo, kind: LabelKind
 ) -> Float64Array:
     match score:
         case "raw_max_prob":
-            logits_NK = raw.student.logits_NK.astype(np.float64)
-            odds_NK = np.exp(logits_NK - logits_NK.max(axis=1, keepdims=True))
-            return np.asarray(-1.0 / odds_NK.sum(axis=1))
+            return np.asarray(-probabilities_of(raw.student.logits_NK, kind).max(axis=1))
         case "max_prob":
             return np.asarray(-video.student.probabilities_NK.max(axis=1).astype(np.float64))
         case "q_student":

@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from pydantic import JsonValue
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from cdmodel.bundle import ModelSpec
 from cdmodel.clip_drawing import ClipDrawer
 from cdmodel.descent import Descent, Measured, OnProgress, descend
-from cdmodel.labels import probabilities_of
+from cdmodel.labels import LabelKind, probabilities_of
 from cdmodel.losses import confidence_loss, gatekeeper_loss, share_of_truth
 from cdmodel.models import StudentOutput, pick_device
 from cdmodel.network_training import open_student
@@ -98,19 +99,22 @@ def train_arm(
         _fine_tune(network, base.spec, recipe.gatekeeper_weight, lessons, settings, on_progress)
     else:
         torch.manual_seed(seed)
-        network = PostHocStudent(network, lessons.train.truth_NK.shape[1]).to(torch.device(pick_device()))
+        classes = lessons.train.truth_NK.shape[1]
+        network = PostHocStudent(network, classes, settings.label_kind).to(torch.device(pick_device()))
         _train_post_hoc(network, base.spec, lessons, settings, on_progress)
     return TrainedArm(recipe=recipe, network=network.cpu(), spec=base.spec)
 
 
-def rebuild_arm(recipe: StudentRecipe, settings: TrainSettings, num_classes: int) -> nn.Module:
-    """Return an untrained network of the shape that ``train_arm`` gives, to load an arm's weights into.
+def rebuild_arm(recipe: StudentRecipe, settings: TrainSettings, num_classes: int) -> TrainedArm:
+    """Return an untrained arm of the shape that ``train_arm`` gives, to load its weights into.
 
     Raises:
         BundleError: the student's builder is not allowed, does not exist, or refuses its arguments.
     """
-    network, _ = open_student(settings, num_classes, _extra_arguments(recipe))
-    return PostHocStudent(network, num_classes) if recipe.refinement == "post_hoc" else network
+    network, spec = open_student(settings, num_classes, _extra_arguments(recipe))
+    if recipe.refinement == "post_hoc":
+        network = PostHocStudent(network, num_classes, settings.label_kind)
+    return TrainedArm(recipe=recipe, network=network.eval(), spec=spec)
 
 
 def _extra_arguments(recipe: StudentRecipe) -> dict[str, JsonValue]:
@@ -123,8 +127,9 @@ class PostHocStudent(nn.Module):
     Source: the post-hoc estimators of Narasimhan et al. 2022, "Post-hoc estimators for learning to defer".
     """
 
-    def __init__(self, student: nn.Module, num_classes: int) -> None:
+    def __init__(self, student: nn.Module, num_classes: int, label_kind: LabelKind) -> None:
         super().__init__()
+        self._label_kind = label_kind
         self.student = student.requires_grad_(requires_grad=False)
         inputs = num_classes + describe_logits(torch.zeros(1, num_classes)).shape[1]
         self.judge = nn.Sequential(nn.Linear(inputs, POST_HOC_HIDDEN), nn.ReLU(), nn.Linear(POST_HOC_HIDDEN, 1))
@@ -140,7 +145,9 @@ class PostHocStudent(nn.Module):
         with torch.no_grad():
             output: StudentOutput = self.student(clips_NTCHW)
         logits_NK = output.logits_NK.float()
-        seen = torch.cat([logits_NK.log_softmax(dim=1), describe_logits(logits_NK)], dim=1)
+        # A softmax over labels that do not exclude each other would lose how likely any of them is.
+        log_p_NK = logits_NK.log_softmax(dim=1) if self._label_kind == "single" else logsigmoid(logits_NK)
+        seen = torch.cat([log_p_NK, describe_logits(logits_NK)], dim=1)
         return output._replace(q_teacher_logit_N=self.judge(seen).squeeze(1))
 
 

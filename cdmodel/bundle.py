@@ -129,6 +129,13 @@ def model_version(manifest: BundleManifest) -> str:
     return "m-" + hashlib.sha256(_MANIFEST.dump_json(manifest)).hexdigest()[:12]
 
 
+def training_seed(manifest: BundleManifest) -> int:
+    """Return the seed that divided the videos of a bundle's training; another one would put what it learned into ``test``."""
+    settings = manifest.provenance.get("settings")
+    seed = settings.get("seed") if isinstance(settings, dict) else None
+    return seed if isinstance(seed, int) else 0
+
+
 def check_builder(subject: str, builder: str, allowed_prefixes: Sequence[str]) -> None:
     """Refuse a builder that neither this project nor the configuration allows.
 

@@ -124,6 +124,7 @@ class ParityPoint:
     """Paired by video, bootstrap over groups."""
     saved_flops_share: float | None
     saved_seconds_share: float | None
+    mean_average_precision: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,6 +349,7 @@ def _find_parity(runs: Sequence[_Run], cal: Sequence[ScoredVideo], bench: _Bench
         accuracy_minus_dense_ci95=bench.margin(best.test),
         saved_flops_share=point.saved_flops_share,
         saved_seconds_share=point.saved_seconds_share,
+        mean_average_precision=point.mean_average_precision,
     )
 
 

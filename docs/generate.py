@@ -23,7 +23,7 @@ from flows import config, dispatch
 from flows.config import LabelRunConfig
 from storage import corpus
 from storage.prediction_schema import describe_columns
-from tasks import compose_settings, evaluation_settings, plan_run, train_arms
+from tasks import arm_settings, compose_settings, evaluation_settings, plan_run
 
 DOCS = Path(__file__).parent
 
@@ -48,7 +48,7 @@ GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
     ("`cdlabel train`: [student]", train_settings, "StudentSettings"),
     ("`cdlabel train`: [confidence]", train_settings, "ConfidenceSettings"),
     ("`cdlabel evaluate`: its whole file", evaluation_settings, "EvaluateSettings"),
-    ("`cdlabel ablate`: its whole file", train_arms, "ArmSettings"),
+    ("`cdlabel ablate`: its whole file", arm_settings, "ArmSettings"),
     ("`cdlabel compose`: its whole file", compose_settings, "ComposeSettings"),
 )
 

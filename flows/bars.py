@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -24,8 +25,14 @@ def count_bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], Non
 def counted_bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Show one bar for work that counts itself; the function it yields takes how many are done, and of how many."""
     with _bars(unit) as bars:
-        row = bars.add_task(title, total=None, note="")
-        yield lambda done, total: bars.update(row, completed=done, total=total)
+        rows: list[TaskID] = []
+
+        def show(done: int, total: int) -> None:
+            if not rows:
+                rows.append(bars.add_task(title, total=total, note=""))
+            bars.update(rows[0], completed=done, total=total)
+
+        yield show
 
 
 @contextmanager
@@ -42,7 +49,7 @@ def training_bars() -> Iterator[Callable[[TrainingProgress], None]]:
                 note = f"loss {progress.loss:.3f}, accuracy {progress.accuracy:.1%}"
             if progress.validation_accuracy is not None:
                 note += f", on new clips {progress.validation_accuracy:.1%}"
-            bars.update(rows[progress.stage], completed=progress.step, note=note)
+            bars.update(rows[progress.stage], completed=progress.step, total=progress.steps, note=note)
 
         yield show
 
@@ -61,8 +68,24 @@ def evaluation_bars() -> Iterator[Callable[[EvaluationProgress], None]]:
         yield show
 
 
+class _BarsOnceNeeded(Progress):
+    """Prints nothing at all, not even an empty line, where a command is refused before there is a bar."""
+
+    def start(self) -> None:
+        if self.tasks:
+            super().start()
+
+    def stop(self) -> None:
+        if self.tasks:
+            super().stop()
+
+    def update(self, *arguments: Any, **changes: Any) -> None:
+        self.start()
+        super().update(*arguments, **changes)
+
+
 def _bars(unit: str) -> Progress:
-    return Progress(
+    return _BarsOnceNeeded(
         TextColumn("[bold]{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),

@@ -6,7 +6,7 @@ Imports what a command needs inside it, so that ``query`` or ``status`` need nei
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import date
 from functools import wraps
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flows.config import LabelRunConfig
     from storage.run_record import RunRecord
     from tasks.plan_run import NothingToDo
+    from tasks.read_clips import SkippedVideo
 
 DEMO_VIDEOS, DEMO_SEED = 48, 2026
 DEMO_QUERIES = (
@@ -274,11 +275,8 @@ def train(
         "model_version": trained.model_version,
         "labels": list(trained.labels),
         "videos_used": trained.videos_used,
-        "videos_skipped": [asdict(video) for video in trained.skipped],
-        "warnings": list(trained.warnings),
-        "metrics": dict(trained.metrics),
     }
-    _print(facts, _lines(facts), json_output)
+    _print_training(facts, trained.skipped, trained.warnings, dict(trained.metrics), json_output)
 
 
 @app.command()
@@ -297,12 +295,14 @@ def ablate(
     from flows.bars import training_bars
     from flows.config import load_settings
     from storage.bundles import local_bundle
-    from tasks.train_arms import ArmSettings, train_arms
+    from tasks.arm_settings import ArmSettings
+    from tasks.train_arms import train_arms
 
     settings = load_settings(ArmSettings, config, assignments or [])
     with training_bars() as on_progress:
         trained = train_arms(dataset, local_bundle(models), out, settings, on_progress, videos=videos)
-    _print(asdict(trained), _lines(asdict(trained)), json_output)
+    facts = {"folder": str(trained.folder), "networks": trained.networks, "videos_used": trained.videos_used}
+    _print_training(facts, trained.skipped, trained.warnings, {}, json_output)
 
 
 @app.command()
@@ -451,6 +451,25 @@ def _print(facts: object, text: str, as_json: bool) -> None:
         typer.echo(json.dumps(facts, default=_to_json))
     elif text:
         typer.echo(text)
+
+
+def _print_training(
+    facts: dict[str, object],
+    skipped: Sequence[SkippedVideo],
+    warnings: Sequence[str],
+    metrics: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Name on stderr what was left out and what a reader has to know; the JSON document holds it too."""
+    for video in skipped:
+        _say(f"left out: {video.uri}: {video.reason}")
+    for warning in warnings:
+        _say(f"warning: {warning}")
+    document = {**facts, "videos_skipped": [asdict(video) for video in skipped], "warnings": list(warnings)}
+    document |= {"metrics": metrics} if metrics else {}
+    labels = facts.get("labels")
+    shown = {"labels": ", ".join(map(str, labels))} if isinstance(labels, list) else {}
+    _print(document, _lines({**facts, **shown, "videos_skipped": len(skipped), **metrics}), as_json)
 
 
 def _lines(facts: dict[str, Any]) -> str:

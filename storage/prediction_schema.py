@@ -87,9 +87,16 @@ COLUMNS = (
     Column("error_message", _TEXT, "the same in words", "labeled in full"),
     Column("coverage", _SHORT_FLOAT, "share of the duration decoded without error, 0 to 1"),
     Column("label_id", _INT, "position of the label in the bundle", FAILED),
-    Column("label", _TEXT, "most probable class", FAILED),
-    Column("confidence", _SHORT_FLOAT, "calibrated P(label right), 0 to 1", FAILED),
-    Column("top_labels", pa.list_(TOP_LABEL), "most probable classes, best first", FAILED),
+    Column("label", _TEXT, "most probable class, or the likeliest of several labels", FAILED),
+    Column(
+        "confidence", _SHORT_FLOAT, "calibrated P(label right), 0 to 1: the first probability of `top_labels`", FAILED
+    ),
+    Column(
+        "top_labels",
+        pa.list_(TOP_LABEL),
+        "the five most probable labels, best first; where a video may have several, every one more likely than not too",
+        FAILED,
+    ),
     Column("decided_by", _TEXT, "`student`, `teacher` or `both`: whose clips count in the answer", FAILED),
     Column("escalated", pa.bool_(), "whether the teacher was asked about any clip"),
     Column("audited", pa.bool_(), "whether the teacher also labeled the whole video to check on the cascade"),

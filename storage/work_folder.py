@@ -56,6 +56,20 @@ class WorkFolder:
         shutil.rmtree(self.path)
 
 
+def new_folder(target: str) -> Path:
+    """Return the place of what is about to be trained.
+
+    Raises:
+        OutputError: it is not local, or exists already.
+    """
+    if "://" in target:
+        raise OutputError(target, "what is trained is written to a local folder; copy it from there")
+    folder = Path(target)
+    if folder.exists():
+        raise OutputError(target, "exists already; name a new folder")
+    return folder
+
+
 @contextmanager
 def hold_work_folder(target: Path, key: str) -> Iterator[WorkFolder]:
     """Open the working folder of ``target``, or make it; nobody else can until the block ends.

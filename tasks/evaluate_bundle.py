@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from cdmodel.ablation import ArmAnswers
-from cdmodel.bundle import BundleManifest
+from cdmodel.bundle import BundleManifest, training_seed
 from cdmodel.errors import OutputError, SourceError
 from cdmodel.evaluation import EvaluationSettings, OnReplay, Subject, evaluate, keep_quiet
 from cdmodel.evaluation_details import compare_ladders, describe_test
@@ -26,13 +26,13 @@ from cdmodel.types import LabeledVideo
 from storage.bundles import local_bundle
 from storage.filesystem import STAGING, Store, open_store
 from storage.output import check_writable
+from tasks.arms_folder import load_arms
 from tasks.evaluation_document import Report, to_document, to_text
 from tasks.evaluation_settings import EvaluateSettings, EvaluationProgress
 from tasks.evaluation_tables import to_tables
 from tasks.plot_evaluation import plot_evaluation
 from tasks.score_arms import score_arms
 from tasks.score_dataset import SCORES, ScoredDataset, score_dataset
-from tasks.train_arms import load_arms
 
 DOCUMENT, TABLES, PLOTS = "evaluation.json", "tables.md", "plots"
 FRESH_CAL_SHARE = 0.3
@@ -78,10 +78,10 @@ def evaluate_bundle(
         BundleError: the bundle cannot be loaded.
         OutputError: ``out`` holds something else or cannot be written.
     """
-    store = _check_out(out)
     models = load_bundle(local_bundle(bundle), pick_device(), settings.allowed_builders)
     trained = None if arms is None else load_arms(arms, models)
     chosen = choose_videos(dataset, videos, models.manifest, settings)
+    store = _check_out(out)
     scored = score_dataset(
         chosen,
         models,
@@ -125,9 +125,8 @@ def choose_videos(
     Raises:
         SourceError: a role is missing, ``test`` has a single group, or a label is unknown to the bundle.
     """
-    divided = (
-        _divide_fresh(videos, settings.seed) if settings.roles == "fresh" else _roles_of_training(videos, manifest)
-    )
+    fresh = settings.roles == "fresh"
+    divided = _divide_fresh(videos, settings.seed) if fresh else assign_roles(videos, training_seed(manifest))
     chosen = tuple(video for video in divided if video.split in ("cal", "test"))
     _check_roles(dataset, chosen)
     unknown = {label for video in chosen for label in video.labels} - set(manifest.labels)
@@ -189,15 +188,6 @@ def build_report(
             teacher_accuracy=evaluation.dense_teacher.accuracy,
         ),
     )
-
-
-def _roles_of_training(videos: Sequence[LabeledVideo], manifest: BundleManifest) -> tuple[LabeledVideo, ...]:
-    """Divide by the seed the bundle was trained with: another one would put what it learnt from into ``test``."""
-    if all(video.split is not None for video in videos):
-        return tuple(videos)
-    settings = manifest.provenance.get("settings")
-    seed = settings.get("seed") if isinstance(settings, dict) else None
-    return assign_roles(videos, seed if isinstance(seed, int) else 0)
 
 
 def _divide_fresh(videos: Sequence[LabeledVideo], seed: int) -> tuple[LabeledVideo, ...]:

@@ -43,16 +43,23 @@ def to_tables(report: Report) -> str:
 def headline(report: Report) -> tuple[Row, list[Row]]:
     """Return header and rows of the table that is also printed."""
     evaluation = report.evaluation
-    header = ("", "accuracy", "95 % interval", "GFLOPs/video", "s/video", "FLOPs saved", "seconds saved", "escalated")
-    default = evaluation.default
+    default, parity = evaluation.default, evaluation.at_parity
+    costs = ("GFLOPs/video", "s/video", "FLOPs saved", "seconds saved", "escalated")
+    header: Row = ("", _metric(report), "95 % interval", *costs)
     rows = [
         _dense_row("dense teacher", evaluation.dense_teacher, evaluation.dense_teacher, "100.0 %"),
         _dense_row("dense student", evaluation.dense_student, evaluation.dense_teacher, "0.0 %"),
         _point_row(f"default: {default.policy}, {default.aggregation}", default),
     ]
-    if evaluation.at_parity.policy is not None:
-        rows.append(_parity_row(evaluation.at_parity))
-    return header, rows
+    if parity.policy is not None:
+        rows.append(_parity_row(parity))
+    if evaluation.metric == "accuracy_top1":
+        return header, rows
+    precision = [
+        percent(point.mean_average_precision)
+        for point in (evaluation.dense_teacher, evaluation.dense_student, default, parity)
+    ]
+    return (*header, "mean average precision"), [(*row, cell) for row, cell in zip(rows, precision, strict=False)]
 
 
 def markdown(header: Row, rows: Iterable[Row]) -> str:
@@ -70,6 +77,10 @@ def _describe_data(report: Report) -> str:
         f"\nMeasured on {test} videos of `test` in {groups} groups; settings chosen on {cal} videos of `cal`{skipped}. "
         f"Accuracy is {metric}. Intervals: bootstrap over groups.\n"
     )
+
+
+def _metric(report: Report) -> str:
+    return "accuracy" if report.evaluation.metric == "accuracy_top1" else "hit at 1"
 
 
 def _dense_row(name: str, point: DensePoint, teacher: DensePoint, escalated: str) -> Row:

@@ -14,7 +14,7 @@ from cdmodel.replay import CachedVideo
 from cdmodel.score_entry import ScoredEntry
 from cdmodel.scores import StudentLogits
 from storage.corpus import open_video
-from tasks.train_arms import LoadedArms
+from tasks.arms_folder import LoadedArms
 
 
 def score_arms(
@@ -27,7 +27,12 @@ def score_arms(
     Raises:
         VideoError: a video that could be read before no longer can.
     """
-    scorers = {id(arm): models.student.taken_by(arm.network) for trained in arms.networks.values() for arm in trained}
+    # An arm's own spec: it was taught on pixels as that normalises them.
+    scorers = {
+        id(arm): replace(models.student.taken_by(arm.network), spec=arm.spec)
+        for trained in arms.networks.values()
+        for arm in trained
+    }
     answers: defaultdict[int, dict[str, list[CachedVideo]]] = defaultdict(lambda: {"cal": [], "test": []})
     for done, entry in enumerate(entries, start=1):
         for arm, student in _score_one(entry, scorers, models).items():

@@ -31,7 +31,7 @@ from cdmodel.train_settings import TrainSettings
 from cdmodel.types import Dataset, LabeledVideo
 from cdmodel.weights import write_weights
 from storage.dataset import read_dataset
-from storage.work_folder import WorkFolder, hold_work_folder
+from storage.work_folder import WorkFolder, hold_work_folder, new_folder
 from tasks.read_clips import ClipViews, ReadRoles, SkippedVideo, read_roles
 
 ROLES: tuple[FitRole, ...] = get_args(FitRole)
@@ -106,7 +106,7 @@ def train_bundle(
         SourceError: the data set cannot be read, has one class only, or too few groups for its roles.
         TrainingError: no video of a role can be read, or a loss is no longer a number.
     """
-    folder = _check_out(out)
+    folder = new_folder(out)
     plan = _plan(dataset, videos, settings)
     check_networks(settings, len(plan.labels))
     with hold_work_folder(folder, plan.key()) as work:
@@ -129,15 +129,6 @@ def train_bundle(
         skipped=read.skipped,
         warnings=(*plan.warnings, *fitted.networks.warnings()),
     )
-
-
-def _check_out(out: str) -> Path:
-    if "://" in out:
-        raise OutputError(out, "a bundle is written to a local folder; copy it from there")
-    folder = Path(out)
-    if folder.exists():
-        raise OutputError(out, "exists already; name a new folder")
-    return folder
 
 
 def _plan(dataset: str, place: str | None, settings: TrainSettings) -> _Plan:
