@@ -76,7 +76,7 @@ def test_an_evaluation_says_hit_at_1_and_mean_average_precision_and_compares_arm
     assert headline.endswith("| mean average precision |")
 
 
-@pytest.mark.parametrize("policy", get_args(EscalationPolicy), ids=lambda policy: policy.kind)
+@pytest.mark.parametrize("policy", get_args(EscalationPolicy), ids=lambda policy: policy.__name__)
 def test_every_policy_labels_a_video_of_several_labels(home, policy):
     needed = {name: NUMBERS[name] for name in NUMBERS if name in policy.__dataclass_fields__}
     models = load_bundle(home / "bundle")
