@@ -6,11 +6,14 @@ have to be chosen are chosen on ``cal``; ``test`` decides nothing. V videos, K l
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cdmodel.ablation import FULL_METHOD, REFERENCE, ROUTES, Ablation, ArmAnswers, difference, run_ablations
 from cdmodel.aggregation import Aggregation, Judge, MeanProbability
@@ -159,6 +162,17 @@ class CertifiedPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RivalPoint:
+    """A policy at the default's mean FLOPs on ``test``, between its two nearest settings mixed at random."""
+
+    policy: str
+    aggregation: str
+    accuracy: float
+    default_minus_rival_ci95: tuple[float, float]
+    """Paired by video, bootstrap over groups."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """All figures; shares are of the dense teacher's cost, decoding included in seconds."""
 
@@ -173,6 +187,8 @@ class Evaluation:
     ablations: Mapping[str, Mapping[str, object]]
     calibration: CalibrationPoint
     certified: CertifiedPoint | None
+    at_default_cost: tuple[RivalPoint, ...]
+    """Policies and baselines that can spend what the default does."""
     requested_and_realised: tuple[Mapping[str, float], ...]
     """Escalated shares asked for by thresholds from ``cal``, and what they came to on ``test``."""
 
@@ -220,6 +236,7 @@ def evaluate(
         ablations=_describe_ablations(arms, kind, settings.seed),
         calibration=measure_calibration(scored_test, default),
         certified=_certify(scored_test, bench, subject, settings),
+        at_default_cost=_compare_at_cost(runs, default, bench),
         requested_and_realised=_compare_shares(runs, subject.aggregation),
     )
 
@@ -271,8 +288,11 @@ class _Bench:
 
     def margin(self, run: Replay) -> tuple[float, float]:
         """Return the interval of accuracy minus the dense teacher's, paired by video."""
-        paired_V = run.right_V.astype(np.float64) - self.dense.right_V
-        interval = bootstrap_mean(paired_V, self._groups, seed=self._seed)
+        return self.margin_over(run, self.dense.right_V.astype(np.float64))
+
+    def margin_over(self, run: Replay, rival_V: NDArray[np.float64]) -> tuple[float, float]:
+        """Return the interval of accuracy minus a rival's, whose chance of being right on each video is given."""
+        interval = bootstrap_mean(run.right_V.astype(np.float64) - rival_V, self._groups, seed=self._seed)
         return interval.low, interval.high
 
     def _mean_average_precision(self, run: Replay) -> float | None:
@@ -434,6 +454,30 @@ def _describe_difference(
     groups = [video.group for video in next(iter(arms.values()))[0].test]
     interval = difference(one, other, groups, seed=seed)
     return {"auc_cost": interval.estimate, "ci95": [interval.low, interval.high]}
+
+
+def _compare_at_cost(runs: Sequence[_Run], default: Replay, bench: _Bench) -> tuple[RivalPoint, ...]:
+    """Hold the default against every ladder, where that spends as much on average; others are left out."""
+    spent = float(default.flops_V.mean())
+    points: list[RivalPoint] = []
+    for _, rungs in groupby(runs, key=lambda run: (run.aggregation, run.ladder.name)):
+        climb = sorted(rungs, key=lambda run: float(run.test.flops_V.mean()))
+        costs = [float(run.test.flops_V.mean()) for run in climb]
+        if not costs[0] <= spent <= costs[-1]:
+            continue
+        above = min(bisect_left(costs, spent), len(costs) - 1)
+        below = max(above - 1, 0)
+        share = 0.0 if above == below else (spent - costs[below]) / (costs[above] - costs[below])
+        rival_V = (1 - share) * climb[below].test.right_V + share * climb[above].test.right_V
+        points.append(
+            RivalPoint(
+                policy=climb[0].ladder.name,
+                aggregation=climb[0].aggregation.kind,
+                accuracy=float(rival_V.mean()),
+                default_minus_rival_ci95=bench.margin_over(default, rival_V),
+            )
+        )
+    return tuple(points)
 
 
 def _compare_shares(runs: Sequence[_Run], aggregation: Aggregation) -> tuple[dict[str, float], ...]:

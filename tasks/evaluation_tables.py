@@ -22,6 +22,8 @@ def to_tables(report: Report) -> str:
         "\n## Policies and baselines at the same cost\n",
         _explain_comparisons(report),
         *(_compare(report, aggregation) for aggregation in dict.fromkeys((report.aggregation, "mean"))),
+        "\n## The default against every rival at its own cost\n",
+        _rivals(report),
         "\n## Ablations\n",
         _ablations(report),
         "\n## Calibration\n",
@@ -226,6 +228,14 @@ def _slices(title: str, slices: Sequence[VideoSlice]) -> str:
         for piece in slices
     ]
     return markdown((title, "videos", "escalated", "accuracy", "dense teacher"), rows)
+
+
+def _rivals(report: Report) -> str:
+    rows = [
+        (f"{rival.policy}, {rival.aggregation}", percent(rival.accuracy), span(rival.default_minus_rival_ci95))
+        for rival in report.evaluation.at_default_cost
+    ]
+    return markdown(("at the default's cost", "accuracy", "default minus this, 95 % interval"), rows)
 
 
 def _shares(report: Report) -> str:
