@@ -31,6 +31,7 @@ from cdmodel.train_settings import StudentSettings, TrainSettings
 from cdmodel.training import score_teacher
 from cdmodel.types import LabeledVideo
 from cdmodel.weights import load_weights, write_weights
+from storage.corpus import CorpusRules
 from storage.dataset import read_dataset
 from storage.work_folder import hold_work_folder
 from tasks.read_clips import ClipViews, read_roles
@@ -101,8 +102,11 @@ def train_arms(
     on_progress: OnProgress,
     *,
     videos: str | None = None,
+    corpus: CorpusRules | None = None,
 ) -> TrainedArms:
     """Train every arm under every seed and write their weights to the new local folder ``out``.
+
+    ``videos`` and ``corpus`` are those of ``train_bundle``.
 
     Raises:
         BundleError: the bundle cannot be loaded.
@@ -114,7 +118,7 @@ def train_arms(
     if (folder / ARMS_NAME).exists():
         raise OutputError(out, "holds trained arms already; name a new folder")
     models = load_bundle(bundle)
-    lessons_of = _by_role(dataset, models.manifest, videos)
+    lessons_of = _by_role(dataset, models.manifest, videos, corpus)
     key = hashlib.sha256(
         json.dumps([dataset, models.model_version, asdict(settings)], sort_keys=True).encode()
     ).hexdigest()
@@ -169,8 +173,10 @@ def load_arms(folder: Path, models: CascadeModels) -> LoadedArms:
     return LoadedArms(seeds=settings.seeds, networks=networks)
 
 
-def _by_role(dataset: str, manifest: BundleManifest, place: str | None) -> dict[FitRole, tuple[LabeledVideo, ...]]:
-    found = read_dataset(dataset, videos=place, label_kind=manifest.label_kind)
+def _by_role(
+    dataset: str, manifest: BundleManifest, place: str | None, corpus: CorpusRules | None
+) -> dict[FitRole, tuple[LabeledVideo, ...]]:
+    found = read_dataset(dataset, corpus, videos=place, label_kind=manifest.label_kind)
     videos = assign_roles(found.videos, seed=0)
     unknown = sorted({label for video in videos for label in video.labels} - set(manifest.labels))
     if unknown:
