@@ -264,12 +264,12 @@ def train(
     """Train a teacher and the student that knows when it is right, calibrate both, and write a bundle."""
     from cdmodel.train_settings import TrainSettings
     from flows.bars import training_bars
-    from flows.config import load_settings
+    from flows.config import load_dataset_settings
     from tasks.train_bundle import train_bundle
 
-    settings = load_settings(TrainSettings, config, assignments or [])
+    settings, corpus = load_dataset_settings(TrainSettings, config, assignments or [])
     with training_bars() as on_progress:
-        trained = train_bundle(dataset, out, settings, on_progress, videos=videos)
+        trained = train_bundle(dataset, out, settings, on_progress, videos=videos, corpus=corpus)
     facts = {
         "bundle": str(trained.folder),
         "model_version": trained.model_version,
@@ -293,14 +293,14 @@ def ablate(
 ) -> None:
     """Train the students that tell what confidence distillation itself brings; evaluate --arms compares them."""
     from flows.bars import training_bars
-    from flows.config import load_settings
+    from flows.config import load_dataset_settings
     from storage.bundles import local_bundle
     from tasks.arm_settings import ArmSettings
     from tasks.train_arms import train_arms
 
-    settings = load_settings(ArmSettings, config, assignments or [])
+    settings, corpus = load_dataset_settings(ArmSettings, config, assignments or [])
     with training_bars() as on_progress:
-        trained = train_arms(dataset, local_bundle(models), out, settings, on_progress, videos=videos)
+        trained = train_arms(dataset, local_bundle(models), out, settings, on_progress, videos=videos, corpus=corpus)
     facts = {"folder": str(trained.folder), "networks": trained.networks, "videos_used": trained.videos_used}
     _print_training(facts, trained.skipped, trained.warnings, {}, json_output)
 
@@ -321,7 +321,7 @@ def evaluate(
     """Replay every policy and baseline on labeled videos: accuracy, cost, calibration and what is certified."""
     from cdmodel.bundle import read_manifest
     from flows.bars import evaluation_bars
-    from flows.config import load_settings
+    from flows.config import load_dataset_settings
     from flows.tables import as_text
     from storage.bundles import local_bundle
     from storage.dataset import read_dataset
@@ -329,9 +329,9 @@ def evaluate(
     from tasks.evaluation_settings import EvaluateSettings
     from tasks.evaluation_tables import headline
 
-    settings = load_settings(EvaluateSettings, config, assignments or [])
+    settings, corpus = load_dataset_settings(EvaluateSettings, config, assignments or [])
     label_kind = read_manifest(local_bundle(models)).label_kind
-    found = read_dataset(dataset, videos=videos, label_kind=label_kind)
+    found = read_dataset(dataset, corpus, videos=videos, label_kind=label_kind)
     if found.missing:
         _say(f"{len(found.missing)} videos that the annotation names are not there, {found.missing[0]} for one")
     with evaluation_bars() as on_progress:

@@ -112,6 +112,33 @@ def load_settings(
     settings = read_toml(file)
     _assign(settings, assignments)
     settings |= {key: value for key, value in (arguments or {}).items() if value is not None}
+    return _validate(kind, settings)
+
+
+def load_dataset_settings(
+    kind: type[Settings], file: Path | None, assignments: Sequence[str]
+) -> tuple[Settings, CorpusRules]:
+    """Compose the settings of a command that reads a labeled data set, and from ``[corpus]`` how it may be read.
+
+    Where a manifest's videos may lie decides nothing about the outcome, so it is no part of what a bundle records.
+
+    Raises:
+        ConfigError: naming the setting and what is wrong with it.
+    """
+    settings = read_toml(file)
+    _assign(settings, assignments)
+    corpus = {"corpus": settings.pop("corpus")} if "corpus" in settings else {}
+    return _validate(kind, settings), _validate(_CorpusTable, corpus).corpus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CorpusTable:
+    """Names the table in messages about what it holds."""
+
+    corpus: CorpusRules = CorpusRules()  # noqa: RUF009 - frozen
+
+
+def _validate(kind: type[Settings], settings: Mapping[str, Any]) -> Settings:
     try:
         return TypeAdapter(kind).validate_python(settings)
     except ValidationError as error:

@@ -28,6 +28,7 @@ from cdmodel.student_recipes import needed_trainings
 from cdmodel.training import score_teacher
 from cdmodel.types import LabeledVideo
 from cdmodel.weights import write_weights
+from storage.corpus import CorpusRules
 from storage.dataset import read_dataset
 from storage.work_folder import hold_work_folder, new_folder
 from tasks.arm_settings import ArmSettings
@@ -57,8 +58,11 @@ def train_arms(
     on_progress: OnProgress,
     *,
     videos: str | None = None,
+    corpus: CorpusRules | None = None,
 ) -> TrainedArms:
     """Train every arm under every seed and write their weights to the new local folder ``out``.
+
+    ``videos`` and ``corpus`` are those of ``train_bundle``.
 
     Raises:
         BundleError: the bundle cannot be loaded.
@@ -68,7 +72,7 @@ def train_arms(
     """
     folder = new_folder(out)
     models = load_bundle(bundle, pick_device(), settings.allowed_builders)
-    lessons_of = _by_role(dataset, models.manifest, videos)
+    lessons_of = _by_role(dataset, models.manifest, videos, corpus)
     key = _key(lessons_of, models, settings)
     views = ClipViews(
         sampling=models.manifest.sampling, student=models.student.geometry, teacher=models.teacher.geometry
@@ -90,8 +94,10 @@ def train_arms(
     )
 
 
-def _by_role(dataset: str, manifest: BundleManifest, place: str | None) -> dict[FitRole, tuple[LabeledVideo, ...]]:
-    found = read_dataset(dataset, videos=place, label_kind=manifest.label_kind)
+def _by_role(
+    dataset: str, manifest: BundleManifest, place: str | None, corpus: CorpusRules | None
+) -> dict[FitRole, tuple[LabeledVideo, ...]]:
+    found = read_dataset(dataset, corpus, videos=place, label_kind=manifest.label_kind)
     videos = assign_roles(found.videos, training_seed(manifest))
     unknown = sorted({label for video in videos for label in video.labels} - set(manifest.labels))
     if unknown:

@@ -30,6 +30,7 @@ from cdmodel.teacher_source import check_known, describe_teacher, known_labels, 
 from cdmodel.train_settings import TrainSettings
 from cdmodel.types import Dataset, LabeledVideo
 from cdmodel.weights import write_weights
+from storage.corpus import CorpusRules
 from storage.dataset import read_dataset
 from storage.work_folder import WorkFolder, hold_work_folder, new_folder
 from tasks.read_clips import ClipViews, ReadRoles, SkippedVideo, read_roles
@@ -85,6 +86,7 @@ def train_bundle(
     on_progress: OnProgress,
     *,
     videos: str | None = None,
+    corpus: CorpusRules | None = None,
     checkpoint_seconds: float = SECONDS_BETWEEN_CHECKPOINTS,
 ) -> TrainedBundle:
     """Train on the labeled videos of ``dataset`` and write a bundle to the new local folder ``out``.
@@ -98,6 +100,7 @@ def train_bundle(
         settings: all that can be chosen.
         on_progress: told how far it is.
         videos: the folder or URL of the videos of a published data set.
+        corpus: where else than in its own folder a manifest may name videos.
         checkpoint_seconds: how often the state of a training is written.
 
     Raises:
@@ -107,7 +110,7 @@ def train_bundle(
         TrainingError: no video of a role can be read, or a loss is no longer a number.
     """
     folder = new_folder(out)
-    plan = _plan(dataset, videos, settings)
+    plan = _plan(dataset, videos, corpus, settings)
     check_networks(settings, len(plan.labels))
     with hold_work_folder(folder, plan.key()) as work:
         views = ClipViews(
@@ -131,8 +134,8 @@ def train_bundle(
     )
 
 
-def _plan(dataset: str, place: str | None, settings: TrainSettings) -> _Plan:
-    found = read_dataset(dataset, videos=place, label_kind=settings.label_kind)
+def _plan(dataset: str, place: str | None, corpus: CorpusRules | None, settings: TrainSettings) -> _Plan:
+    found = read_dataset(dataset, corpus, videos=place, label_kind=settings.label_kind)
     videos = assign_roles(found.videos, settings.seed)
     labels = check_classes(dataset, videos)
     known = known_labels(settings.teacher)

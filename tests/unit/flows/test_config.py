@@ -13,12 +13,14 @@ from cdmodel.sampling import ClipSampling
 from cdmodel.train_settings import TrainSettings
 from flows.config import (
     load_config,
+    load_dataset_settings,
     load_settings,
     read_toml,
     to_json,
     to_request,
     to_toml,
 )
+from storage.corpus import CorpusRules
 from tasks.compose_settings import ComposeSettings
 
 PLACES = {"source": "/videos", "out": "/tables"}
@@ -249,6 +251,22 @@ def test_settings_of_training_come_from_file_and_set(tmp_path):
 def test_a_setting_of_training_that_cannot_be_is_named(assignment, key):
     with pytest.raises(ConfigError, match=key):
         load_settings(TrainSettings, None, [assignment])
+
+
+def test_a_data_set_may_name_videos_where_corpus_roots_says_so(tmp_path):
+    file = _write(tmp_path, 'seed = 4\n[corpus]\nroots = ["/footage"]\n')
+    assert load_dataset_settings(TrainSettings, file, ["seed=5"]) == (
+        TrainSettings(seed=5),
+        CorpusRules(roots=("/footage",)),
+    )
+    assert load_dataset_settings(TrainSettings, None, []) == (TrainSettings(), CorpusRules())
+
+
+@pytest.mark.parametrize("assignment", ["corpus.rots=[]", "corpus.roots=7", "corpus=7", "surprise=1"])
+def test_a_bad_setting_of_a_data_set_is_named(assignment):
+    with pytest.raises(ConfigError) as refused:
+        load_dataset_settings(TrainSettings, None, [assignment])
+    assert assignment.partition("=")[0] in str(refused.value)
 
 
 def test_options_of_compose_win_over_assignments_and_those_over_the_file(tmp_path):

@@ -47,6 +47,20 @@ def test_a_role_without_videos_is_one_line_and_exit_code_2(places, tmp_path):
     assert not (tmp_path / "out" / "evaluation.json").exists()
 
 
+def test_a_manifest_elsewhere_is_read_if_the_root_of_its_videos_is_named(places, tmp_path):
+    (tmp_path / "lists").mkdir()
+    header, *rows = (tmp_path / "set.csv").read_text().splitlines()
+    absolute = [header, *(f"{tmp_path}/{row}" for row in rows)]
+    (tmp_path / "lists" / "set.csv").write_text("\n".join(absolute))
+    command = ["evaluate", str(tmp_path / "lists" / "set.csv"), *places[1:]]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 2
+    assert "corpus.roots" in refused.stderr
+
+    done = CliRunner().invoke(app, [*command, "--set", f'corpus.roots=["{tmp_path}"]'])
+    assert done.exit_code == 0, done.output
+
+
 def test_settings_come_from_file_and_assignments(tmp_path):
     (tmp_path / "e.toml").write_text('roles = "fresh"\nepsilon = 0.05\n')
     settings = load_settings(EvaluateSettings, tmp_path / "e.toml", ["epsilon=0.01", "seed=3"])

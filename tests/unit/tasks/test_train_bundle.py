@@ -16,6 +16,7 @@ from cdmodel.models import load_bundle
 from cdmodel.sampling import ClipGeometry
 from cdmodel.teacher_source import TeacherSettings
 from cdmodel.train_settings import ConfidenceSettings, StudentSettings, TrainSettings
+from storage.corpus import CorpusRules
 from tasks.train_bundle import train_bundle
 
 SETTINGS = TrainSettings(
@@ -144,6 +145,17 @@ def test_a_role_of_which_nothing_can_be_read_ends_the_training(tmp_path):
 def test_an_existing_target_is_refused_before_any_work(tmp_path):
     with pytest.raises(OutputError, match="exists already"):
         train_bundle("nowhere.csv", str(tmp_path), SETTINGS, _ignore)
+
+
+def test_a_manifest_elsewhere_is_trained_on_if_the_root_of_its_videos_is_named(tmp_path):
+    folder = tmp_path / "corpus"
+    rows = list(csv.DictReader(_write_corpus(folder, groups=4).read_text().splitlines()))
+    (tmp_path / "lists").mkdir()
+    dataset = str(_write_table(tmp_path / "lists", [{**row, "uri": str(folder / row["uri"])} for row in rows]))
+    with pytest.raises(SourceError, match=r"corpus\.roots"):
+        train_bundle(dataset, str(tmp_path / "bundle"), SHORT, _ignore)
+    bundle = train_bundle(dataset, str(tmp_path / "bundle"), SHORT, _ignore, corpus=CorpusRules(roots=(str(folder),)))
+    assert bundle.videos_used == 8
 
 
 def test_one_class_is_refused_in_one_line(tmp_path):
