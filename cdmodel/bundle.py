@@ -76,7 +76,7 @@ class BundleManifest:
     default_policy: Annotated[EscalationPolicy, Field(discriminator="kind")]
     default_aggregation: Annotated[Aggregation, Field(discriminator="kind")]
     value_at_share: tuple[float, ...] = ()
-    """Smallest values of ``video_gain`` that escalate 0 %, 5 % ... 100 % of the clips of ``cal``: budgets are read off it."""
+    """Smallest values of ``video_rank`` that escalate 0 %, 5 % ... 100 % of the clips of ``cal``: budgets are read off it."""
     risk: RiskCurve | None = None
     """Harm of each threshold on the role ``risk``; None where there was no such role, so that nothing is certified."""
     provenance: dict[str, JsonValue]

@@ -14,7 +14,7 @@ from cdmodel.calibration import Calibration
 from cdmodel.calibration_fit import fit_calibration
 from cdmodel.defaults_fit import fit_defaults, values_at_shares
 from cdmodel.labels import LabelKind
-from cdmodel.policies import VideoGain
+from cdmodel.policies import VideoRank
 from cdmodel.replay import CachedVideo, ClipFlops, ScoredVideo, calibrate, dense_teacher, harm, replay
 from cdmodel.risk import RiskCurve, RiskPoint, harm_by_group
 
@@ -29,7 +29,7 @@ class Decisions:
     """How a bundle turns answers into labels."""
 
     calibration: Calibration
-    policy: VideoGain
+    policy: VideoRank
     aggregation: Aggregation
     value_at_share: tuple[float, ...]
     """The smallest value of a clip that escalates each of ``REFERENCE_SHARES`` of the clips of ``cal``."""
@@ -79,7 +79,7 @@ def measure_risk(videos: Sequence[ScoredVideo], ladder: Sequence[float], judge: 
     groups = [video.group for video in videos]
     points: list[RiskPoint] = []
     for value in sorted(set(ladder)):
-        run = replay(VideoGain(min_value=value), judge, videos, flops)
+        run = replay(VideoRank(min_value=value), judge, videos, flops)
         points.append(
             RiskPoint(
                 min_value=value,

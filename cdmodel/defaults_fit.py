@@ -13,7 +13,7 @@ import numpy as np
 from cdmodel.aggregation import Aggregation, Judge, LogPool
 from cdmodel.calibration_fit import COLDEST, fit_temperature, video_logits
 from cdmodel.labels import LabelKind, log_loss
-from cdmodel.policies import DenseStudent, EscalationPolicy, Gain, VideoGain
+from cdmodel.policies import DenseStudent, EscalationPolicy, Gain, VideoRank
 from cdmodel.replay import ClipFlops, Replay, ScoredVideo, replay, truth_of
 from cdmodel.sweeps import score_at_shares
 
@@ -34,7 +34,7 @@ AGGREGATIONS: tuple[Aggregation, ...] = tuple(
 class Defaults:
     """What a bundle does unless it is told otherwise."""
 
-    policy: VideoGain
+    policy: VideoRank
     aggregation: Aggregation
     video_temperature: float
 
@@ -52,7 +52,7 @@ def fit_defaults(videos: Sequence[ScoredVideo], kind: LabelKind, flops: ClipFlop
     """
     aggregation = min(AGGREGATIONS, key=lambda pool: _loss(Judge(aggregation=pool, label_kind=kind), videos, flops))
     policy: EscalationPolicy = DenseStudent()
-    defaults = Defaults(policy=VideoGain(min_value=0.0), aggregation=aggregation, video_temperature=1.0)
+    defaults = Defaults(policy=VideoRank(min_value=0.0), aggregation=aggregation, video_temperature=1.0)
     for _ in range(2):
         run = replay(policy, defaults.judge(kind), videos, flops)
         colder = _fit_video_temperature(run, videos, kind) * defaults.video_temperature
@@ -64,20 +64,20 @@ def fit_defaults(videos: Sequence[ScoredVideo], kind: LabelKind, flops: ClipFlop
 
 def values_at_shares(videos: Sequence[ScoredVideo], judge: Judge, shares: Sequence[float]) -> tuple[float, ...]:
     """Return the smallest values at which about these shares of the videos' clips are escalated, falling."""
-    values = score_at_shares(VideoGain(min_value=0.0), videos, judge, shares)
+    values = score_at_shares(VideoRank(min_value=0.0), videos, judge, shares)
     return tuple(min(max(value, -1.0), 1.0) for value in values)
 
 
-def _best_trade(judge: Judge, videos: Sequence[ScoredVideo], flops: ClipFlops) -> VideoGain:
+def _best_trade(judge: Judge, videos: Sequence[ScoredVideo], flops: ClipFlops) -> VideoRank:
     truth_VK = truth_of(videos)
 
-    def worth(policy: VideoGain) -> float:
+    def worth(policy: VideoRank) -> float:
         run = replay(policy, judge, videos, flops)
         truth_V = np.where(truth_VK, run.probabilities_VK, 0.0).sum(axis=1) / truth_VK.sum(axis=1)
         return float(truth_V.mean()) - PRICE_OF_DENSE_TEACHER * run.escalated_share
 
     ladder = dict.fromkeys(values_at_shares(videos, judge, SHARES))
-    return max((VideoGain(min_value=value) for value in ladder), key=worth)
+    return max((VideoRank(min_value=value) for value in ladder), key=worth)
 
 
 def _fit_video_temperature(run: Replay, videos: Sequence[ScoredVideo], kind: LabelKind) -> float:

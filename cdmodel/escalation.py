@@ -39,6 +39,7 @@ from cdmodel.policies import (
     TopSaliency,
     UniformClips,
     VideoGain,
+    VideoRank,
 )
 from cdmodel.scores import BoolArray, StudentScores, VideoState
 
@@ -118,6 +119,9 @@ def _threshold_rule(  # noqa: PLR0911 - one case a policy
             return _gain(student), threshold
         case VideoGain(min_value=threshold):
             return _gain(student) * _doubt(judge.view_before(student), judge)[..., None], threshold
+        case VideoRank(min_value=threshold):
+            promise_N = _share_below(_double(student.q_teacher_N))
+            return promise_N * _doubt(judge.view_before(student), judge)[..., None], threshold
         case _:
             return None
 
@@ -223,6 +227,15 @@ def _motion_steps(student: StudentScores, wanted: int) -> BoolArray:
     mask_N = np.zeros(motion_N.shape, dtype=np.bool_)
     np.put_along_axis(mask_N, (reached_N[..., None, :] < middle_T1).sum(axis=-1), values=True, axis=-1)
     return mask_N
+
+
+def _share_below(value_N: Float64Array) -> Float64Array:
+    """Return the share of the clips that each one's value is at least as large as: 1 for the largest, 1/N for the least.
+
+    Of equal values the earlier clip counts as larger.
+    """
+    place_N = np.argsort(np.argsort(-value_N, axis=-1, kind="stable"), axis=-1, kind="stable")
+    return np.asarray(1.0 - place_N / value_N.shape[-1])
 
 
 def _gain(student: StudentScores) -> Float64Array:

@@ -28,7 +28,7 @@ from cdmodel.metrics import (
     mean_average_precision,
 )
 from cdmodel.oracles import replay_oracles
-from cdmodel.policies import DenseStudent, DenseTeacher, EscalationPolicy, Gain, RandomClips, VideoGain
+from cdmodel.policies import DenseStudent, DenseTeacher, EscalationPolicy, Gain, RandomClips, VideoGain, VideoRank
 from cdmodel.replay import CachedVideo, ClipFlops, Replay, ReplayBench, ScoredVideo, calibrate, harm, replay, truth_of
 from cdmodel.risk import Certificate, RiskCurve, certify
 from cdmodel.sweeps import Ladder, Side, build_ladders
@@ -409,7 +409,7 @@ def _certify(
             saved_flops_share=None,
             reason=found.reason,
         )
-    run = replay(VideoGain(min_value=found.min_value), subject.judge, videos, subject.flops)
+    run = replay(VideoRank(min_value=found.min_value), subject.judge, videos, subject.flops)
     return CertifiedPoint(
         epsilon=settings.epsilon,
         delta=settings.delta,
@@ -484,13 +484,13 @@ def _compare_shares(runs: Sequence[_Run], aggregation: Aggregation) -> tuple[dic
     return tuple(
         {"requested": run.cal.escalated_share, "realised": run.test.escalated_share}
         for run in runs
-        if run.ladder.name == "video_gain" and run.aggregation == aggregation
+        if run.ladder.name == "video_rank" and run.aggregation == aggregation
     )
 
 
 def _setting(policy: EscalationPolicy) -> float | None:
     match policy:
-        case Gain(min_gain=setting) | VideoGain(min_value=setting):
+        case Gain(min_gain=setting) | VideoGain(min_value=setting) | VideoRank(min_value=setting):
             return setting
         case _:
             return None

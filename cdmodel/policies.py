@@ -132,6 +132,22 @@ class VideoGain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VideoRank:
+    """Ask the teacher about the clips of a video that it is likeliest right on: more of them, the less it is settled.
+
+    A clip's value is the share of its video's clips that it is at least as promising as, by P(teacher right), times
+    P(the student's answer for the video is wrong); asked are those above ``min_value``.
+    """
+
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
+    min_value: float
+    kind: Literal["video_rank"] = "video_rank"
+
+    def __post_init__(self) -> None:
+        _require_range("min_value", self.min_value, -1, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ThreeWay:
     """Teacher where the gain exceeds ``min_gain``; of the rest, drop clips on which neither model is likely right."""
 
@@ -303,7 +319,7 @@ class Sequential:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budgeted:
-    """``video_gain`` with the threshold at which the bundle's ``cal`` videos gave the teacher this share of their clips.
+    """``video_rank`` with the threshold at which the bundle's ``cal`` videos gave the teacher this share of their clips.
 
     What is spent on another archive differs as far as its clips do.
     """
@@ -319,7 +335,7 @@ class Budgeted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certified:
-    """``video_gain`` with the cheapest threshold that is certified: P(harm) <= ``epsilon`` with probability 1 - ``delta``.
+    """``video_rank`` with the cheapest threshold that is certified: P(harm) <= ``epsilon`` with probability 1 - ``delta``.
 
     Harm: the cascade is wrong where the dense teacher is right. Certified on the bundle's ``risk`` videos, for archives
     like them; where they are too few, the dense teacher labels, and says so. Source: Learn then Test, see ``risk``.
@@ -345,6 +361,7 @@ EscalationPolicy = (
     | TeacherConfidence
     | Gain
     | VideoGain
+    | VideoRank
     | ThreeWay
     | Disagreement
     | Gate

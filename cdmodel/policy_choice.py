@@ -11,7 +11,7 @@ import numpy as np
 
 from cdmodel.bundle import BundleManifest
 from cdmodel.errors import ConfigError
-from cdmodel.policies import Budgeted, Certified, DenseTeacher, EscalationPolicy, PolicyChoice, VideoGain
+from cdmodel.policies import Budgeted, Certified, DenseTeacher, EscalationPolicy, PolicyChoice, VideoRank
 from cdmodel.risk import Certificate, certify
 
 
@@ -53,7 +53,7 @@ def _within_budget(choice: Budgeted, manifest: BundleManifest) -> ResolvedPolicy
             value = -1.0
         case share:
             value = float(np.interp(share, np.linspace(0, 1, len(values)), values))
-    return ResolvedPolicy(policy=VideoGain(min_value=value), remark="")
+    return ResolvedPolicy(policy=VideoRank(min_value=value), remark="")
 
 
 def _with_certificate(choice: Certified, manifest: BundleManifest) -> ResolvedPolicy:
@@ -64,7 +64,7 @@ def _with_certificate(choice: Certified, manifest: BundleManifest) -> ResolvedPo
     found = certify(manifest.risk, choice.epsilon, choice.delta)
     if isinstance(found, Certificate):
         return ResolvedPolicy(
-            policy=VideoGain(min_value=found.min_value),
+            policy=VideoRank(min_value=found.min_value),
             remark=(
                 f"certified on {found.groups} groups: harm above {choice.epsilon:g} has probability {choice.delta:g} "
                 f"at most; clips worth more than {found.min_value:.4g} go to the teacher"

@@ -36,6 +36,7 @@ from cdmodel.policies import (
     TopSaliency,
     UniformClips,
     VideoGain,
+    VideoRank,
 )
 from cdmodel.replay import ScoredVideo
 
@@ -71,6 +72,8 @@ def _our_ladders(videos: Sequence[ScoredVideo], judge: Judge) -> Iterator[Ladder
     gains, values = scores(Gain(min_gain=0.0)), scores(VideoGain(min_value=0.0))
     yield _ladder("gain", "policies", gains, lambda v: Gain(min_gain=v))
     yield _ladder("video_gain", "policies", values, lambda v: VideoGain(min_value=v))
+    ranks = scores(VideoRank(min_value=0.0))
+    yield _ladder("video_rank", "policies", ranks, lambda v: VideoRank(min_value=v))
     yield _ladder("three_way", "policies", gains, lambda v: ThreeWay(min_gain=v, drop_below=HOPELESS))
     yield _ladder("sequential", "policies", values, lambda v: Sequential(min_value=v, clips_per_round=SEQUENTIAL_CLIPS))
     yield _ladder("top_gain", "policies", CLIP_COUNTS, lambda v: TopGain(clips=int(v)))
