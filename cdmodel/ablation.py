@@ -15,15 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from cdmodel.aggregation import Judge, MeanProbability
 from cdmodel.calibration import Calibration
 from cdmodel.calibration_fit import fit_calibration
+from cdmodel.escalation import doubt_of, share_below
 from cdmodel.intervals import Interval, bootstrap_mean
 from cdmodel.labels import LabelKind, probabilities_of
 from cdmodel.metrics import cost_weights
 from cdmodel.replay import CachedVideo, ScoredVideo, calibrate, truth_of
 
 Float64Array = NDArray[np.float64]
-Score = Literal["raw_max_prob", "max_prob", "q_student", "q_teacher", "raw_q_teacher", "gain", "rank_in_video"]
+Score = Literal[
+    "raw_max_prob",
+    "max_prob",
+    "q_student",
+    "q_teacher",
+    "raw_q_teacher",
+    "gain",
+    "rank_in_video",
+    "video_rank",
+    "video_max_prob",
+]
 ESCALATED_SHARES = np.linspace(0.0, 1.0, 41)
 REFERENCE, FULL_METHOD = "A2", "A8"
 
@@ -55,6 +67,8 @@ ROUTES: Mapping[str, Route] = {
     "A8_correct": Route(score="gain", meaning="gain, taught whether the teacher was right"),
     "A8_context": Route(score="gain", in_context=True, meaning="gain in the context of the video"),
     "A3_context": Route(score="q_student", in_context=True, meaning="A3 in the context of the video"),
+    "A8_rank": Route(score="video_rank", in_context=True, meaning="rank by P(teacher right) times the video's doubt"),
+    "A2_rank": Route(score="video_max_prob", meaning="rank by smallest largest probability times the video's doubt"),
 }
 
 
@@ -143,8 +157,18 @@ def _score(  # noqa: PLR0911 - one case a score
         case "rank_in_video":
             logit_N = raw.student.q_teacher_logit_N
             return np.asarray(rankdata(logit_N, method="ordinal") / (len(logit_N) + 1.0))
+        case "video_rank":
+            return _in_doubtful_videos(video.student.q_teacher_N, video, kind)
+        case "video_max_prob":
+            return _in_doubtful_videos(-video.student.probabilities_NK.max(axis=1), video, kind)
         case _:
             assert_never(score)
+
+
+def _in_doubtful_videos(promise_N: NDArray[np.floating], video: ScoredVideo, kind: LabelKind) -> Float64Array:
+    """Rank clips within their video, and weigh the ranks with what the student's own plain mean leaves in doubt."""
+    judge = Judge(aggregation=MeanProbability(), label_kind=kind)
+    return share_below(promise_N.astype(np.float64)) * doubt_of(judge.view_before(video.student), judge)
 
 
 def _areas(accuracy_SVR: NDArray[np.bool_]) -> Float64Array:

@@ -118,10 +118,10 @@ def _threshold_rule(  # noqa: PLR0911 - one case a policy
         case Gain(min_gain=threshold) | ThreeWay(min_gain=threshold):
             return _gain(student), threshold
         case VideoGain(min_value=threshold):
-            return _gain(student) * _doubt(judge.view_before(student), judge)[..., None], threshold
+            return _gain(student) * doubt_of(judge.view_before(student), judge)[..., None], threshold
         case VideoRank(min_value=threshold):
-            promise_N = _share_below(_double(student.q_teacher_N))
-            return promise_N * _doubt(judge.view_before(student), judge)[..., None], threshold
+            promise_N = share_below(_double(student.q_teacher_N))
+            return promise_N * doubt_of(judge.view_before(student), judge)[..., None], threshold
         case _:
             return None
 
@@ -194,7 +194,7 @@ def _exit_early(policy: EarlyExit, state: VideoState, judge: Judge) -> BoolArray
 def _most_valuable(policy: Sequential, state: VideoState, judge: Judge) -> BoolArray:
     if _confidence(state, judge) >= policy.stop_confidence:
         return np.zeros(state.clips, dtype=np.bool_)
-    value_N = np.where(state.asked_N, -np.inf, _gain(_student(state)) * _doubt(judge.view(state), judge))
+    value_N = np.where(state.asked_N, -np.inf, _gain(_student(state)) * doubt_of(judge.view(state), judge))
     return _largest(value_N, policy.clips_per_round) & (value_N > policy.min_value)
 
 
@@ -229,7 +229,7 @@ def _motion_steps(student: StudentScores, wanted: int) -> BoolArray:
     return mask_N
 
 
-def _share_below(value_N: Float64Array) -> Float64Array:
+def share_below(value_N: Float64Array) -> Float64Array:
     """Return the share of the clips that each one's value is at least as large as: 1 for the largest, 1/N for the least.
 
     Of equal values the earlier clip counts as larger.
@@ -246,7 +246,7 @@ def _confidence(state: VideoState, judge: Judge) -> float:
     return float(judge.view(state).max())
 
 
-def _doubt(probabilities_K: Float64Array, judge: Judge) -> Float64Array:
+def doubt_of(probabilities_K: Float64Array, judge: Judge) -> Float64Array:
     """Return P(the video's best label is wrong)."""
     if judge.label_kind == "multi":
         return np.asarray(1.0 - probabilities_K.max(axis=-1))

@@ -72,6 +72,8 @@ ABLATIONS: Mapping[str, StudentRecipe] = MappingProxyType(
         "A8_correct": StudentRecipe(target="correct"),
         "A8_context": _FULL,
         "A3_context": _PLAIN,
+        "A8_rank": _FULL,
+        "A2_rank": _PLAIN,
     }
 )
 """The training of each arm; the score that routes it is in ``ablation``."""
@@ -80,7 +82,7 @@ ABLATIONS: Mapping[str, StudentRecipe] = MappingProxyType(
 def needed_trainings(arms: Iterable[str]) -> dict[StudentRecipe, tuple[str, ...]]:
     """Return the distinct trainings of these arms with the arms each serves; what a refinement starts from comes first.
 
-    Sixteen arms are ten trainings, two of which are short refinements of one of the others.
+    Eighteen arms are ten trainings, two of which are short refinements of one of the others.
     """
     served: dict[StudentRecipe, tuple[str, ...]] = {}
     for arm in arms:

@@ -15,7 +15,7 @@ from cdmodel.ablation_arms import TrainedArm, rebuild_arm
 from cdmodel.bundle import BundleManifest, file_sha256
 from cdmodel.errors import BundleError, ConfigError
 from cdmodel.models import CascadeModels
-from cdmodel.student_recipes import StudentRecipe, needed_trainings
+from cdmodel.student_recipes import ABLATIONS, StudentRecipe, needed_trainings
 from cdmodel.weights import load_weights
 from tasks.arm_settings import ArmSettings, shared_arguments
 
@@ -68,7 +68,8 @@ def load_arms(folder: Path, models: CascadeModels) -> LoadedArms:
     for recipe, names in needed_trainings(settings.arms).items():
         if names:
             loaded = tuple(load_arm(folder, recipe, seed, settings, models) for seed in settings.seeds)
-            networks |= dict.fromkeys(names, loaded)
+            # Also ablations that were not asked for by name, or not known yet: what counts is how their student learned.
+            networks |= dict.fromkeys((name for name in ABLATIONS if ABLATIONS[name] == recipe), loaded)
     return LoadedArms(seeds=settings.seeds, networks=networks)
 
 

@@ -44,6 +44,7 @@ class Look:
 POLICY_LOOKS: Mapping[str, Look] = {
     "gain": Look("gain", "#0072b2"),
     "video_gain": Look("gain in an unsure video", "#56b4e9", marker="s"),
+    "video_rank": Look("rank in an unsure video", "#332288", marker="p"),
     "sequential": Look("sequential", "#009e73", marker="D"),
     "max_prob": Look("max. probability", "#d55e00", "--", "^"),
     "self_confidence": Look("P(student right)", "#e69f00", "--", "v"),
@@ -53,7 +54,7 @@ POLICY_LOOKS: Mapping[str, Look] = {
     "random_mix": Look("random escalation", "#9a9a9a", ":", "."),
 }
 """Policies and baselines that are drawn; all others stand in the tables."""
-BANDED = ("gain", "video_gain", "sequential", "max_prob", "uniform")
+BANDED = ("gain", "video_rank", "sequential", "max_prob", "uniform")
 """Whose intervals are drawn: more bands would hide each other. All intervals stand in the document."""
 ORACLE_LOOKS: Mapping[str, Look] = {
     "oracle_clip": Look("oracle, clips", "#b8860b", marker="p"),

@@ -43,6 +43,7 @@ from cdmodel.policies import (
     TopSaliency,
     UniformClips,
     VideoGain,
+    VideoRank,
 )
 from cdmodel.replay import RememberingJudge, ReplayBench, ScoredVideo, replay, replay_video
 from cdmodel.sampling import ClipSampling, count_clips, frame_times, has_clip, nominal_span
@@ -76,6 +77,7 @@ clip_thresholds = st.one_of(
     st.builds(TeacherConfidence, min_confidence=shares),
     st.builds(Gain, min_gain=gains),
     st.builds(VideoGain, min_value=gains),
+    st.builds(VideoRank, min_value=gains),
     st.builds(ThreeWay, min_gain=gains, drop_below=shares),
 )
 order_free = st.one_of(

@@ -23,7 +23,7 @@ from cdmodel.policies import (
     Gain,
     Margin,
     MaxProbability,
-    VideoGain,
+    VideoRank,
 )
 from cdmodel.policy_choice import resolve_policy
 from cdmodel.replay import calibrate, dense_teacher, replay
@@ -34,8 +34,6 @@ from cdmodel.testing import write_tiny_bundle
 MEAN = Judge(aggregation=MeanProbability())
 KINDS = pytest.mark.parametrize("kind", ["single", "multi"])
 PLAIN = Calibration()
-DOUBT = float(1 / (1 + np.exp(3)))
-"""That the student leaves about a video of ``_of_gain``: what its gain is multiplied by to be its value."""
 
 
 def _videos(seed: int = 0, count: int = 60, kind="single", head: str = "knows"):
@@ -68,14 +66,14 @@ def test_the_threshold_of_a_share_escalates_that_share_of_the_clips_it_was_taken
 def test_a_share_of_everything_is_everything_even_where_all_gains_are_equal():
     alike = [_of_gain(0.2, student_right=True, group="g") for _ in range(5)]
     nothing, everything = values_at_shares(alike, MEAN, (0.0, 1.0))
-    assert replay(VideoGain(min_value=nothing), MEAN, alike, FLOPS).escalated_share == 0
-    assert replay(VideoGain(min_value=everything), MEAN, alike, FLOPS).escalated_share == 1
+    assert replay(VideoRank(min_value=nothing), MEAN, alike, FLOPS).escalated_share == 0
+    assert replay(VideoRank(min_value=everything), MEAN, alike, FLOPS).escalated_share == 1
 
 
 def test_every_ladder_can_be_replayed_and_its_settings_are_those_of_its_policies():
     videos = _videos(count=4)
     ladders = build_ladders(videos, MEAN)
-    assert len({ladder.name for ladder in ladders}) == len(ladders) == 21
+    assert len({ladder.name for ladder in ladders}) == len(ladders) == 22
     for ladder in ladders:
         assert {policy.kind for _, policy in ladder.rungs} == {ladder.name}
         for setting, policy in (ladder.rungs[0], ladder.rungs[-1]):
@@ -111,17 +109,25 @@ def test_a_student_that_is_always_right_asks_nobody():
     assert replay(defaults.policy, defaults.judge("single"), perfect, FLOPS).escalated_share == 0
 
 
+def _of_doubt(doubt: float, *, student_right: bool, group: str):
+    """Return a video of one clip whose student is as unsure as this, and whose teacher is right."""
+    sure = np.log((1 - doubt) / doubt)
+    return calibrate(
+        cached_video([[sure, 0]] if student_right else [[0, sure]], [[5, 0]], [0], group=group), PLAIN, "single"
+    )
+
+
 def test_harm_is_the_share_of_a_groups_videos_that_the_cascade_spoils():
     videos = [
-        _of_gain(0.4, student_right=False, group="a"),  # harmed above a threshold of 0.4
-        _of_gain(0.2, student_right=False, group="a"),  # harmed above 0.2
-        _of_gain(0.2, student_right=False, group="b"),
-        _of_gain(-0.2, student_right=True, group="c"),  # never harmed
+        _of_doubt(0.4, student_right=False, group="a"),  # harmed above a threshold of 0.4
+        _of_doubt(0.2, student_right=False, group="a"),  # harmed above 0.2
+        _of_doubt(0.2, student_right=False, group="b"),
+        _of_doubt(0.1, student_right=True, group="c"),  # never harmed
     ]
-    curve = measure_risk(videos, [0.3 * DOUBT, 0.0, 0.45 * DOUBT, 0.3 * DOUBT], MEAN, FLOPS)
+    curve = measure_risk(videos, [0.3, 0.0, 0.45, 0.3], MEAN, FLOPS)
     assert (curve.groups, curve.videos) == (3, 4)
-    assert [point.min_value for point in curve.points] == [0.0, 0.3 * DOUBT, 0.45 * DOUBT]
-    assert [point.escalated_share for point in curve.points] == [0.75, 0.25, 0.0]
+    assert [point.min_value for point in curve.points] == [0.0, 0.3, 0.45]
+    assert [point.escalated_share for point in curve.points] == [1.0, 0.25, 0.0]
     assert [point.harm_G for point in curve.points] == [(), (0.5, 1.0), (1.0, 1.0)]
 
 
@@ -134,7 +140,7 @@ def test_decisions_remember_what_budgets_and_certificates_need(kind):
     assert (decisions.risk.videos, decisions.risk.groups) == (40, 20)
     assert decisions.judge(kind).video_temperature == decisions.calibration.video_temperature
     scored = [calibrate(video, decisions.calibration, kind) for video in specialist_videos(0, 40, kind=kind)]
-    half = replay(VideoGain(min_value=decisions.value_at_share[10]), decisions.judge(kind), scored, FLOPS)
+    half = replay(VideoRank(min_value=decisions.value_at_share[10]), decisions.judge(kind), scored, FLOPS)
     assert half.escalated_share == pytest.approx(0.5, abs=0.02)
     # The most cautious threshold harms fewer than the boldest.
     harm = [sum(point.harm_G) for point in decisions.risk.points]
@@ -173,7 +179,7 @@ def test_a_policy_that_decides_by_itself_stays_as_it_is(manifest):
 def test_a_budget_lies_between_the_values_of_its_neighbouring_shares(manifest, share, value):
     remembering = replace(manifest, value_at_share=(0.8, 0.6, 0.4, 0.3, -0.2))
     resolved = resolve_policy(Budgeted(teacher_share=share), remembering)
-    assert isinstance(resolved.policy, VideoGain)
+    assert isinstance(resolved.policy, VideoRank)
     assert resolved.policy.min_value == pytest.approx(value)
 
 
@@ -184,10 +190,10 @@ def test_a_budget_without_remembered_values_is_a_config_error(manifest):
 
 def test_the_boldest_threshold_that_is_certified_is_taken_and_named(manifest):
     resolved = resolve_policy(Certified(epsilon=0.05), replace(manifest, risk=_curve(200, harmed_when_bold=40)))
-    assert resolved.policy == VideoGain(min_value=0.0)
+    assert resolved.policy == VideoRank(min_value=0.0)
     assert "certified on 200 groups" in resolved.remark
     harmless = replace(manifest, risk=_curve(200, harmed_when_bold=1))
-    assert resolve_policy(Certified(epsilon=0.05), harmless).policy == VideoGain(min_value=0.5)
+    assert resolve_policy(Certified(epsilon=0.05), harmless).policy == VideoRank(min_value=0.5)
 
 
 def test_where_nothing_can_be_certified_the_dense_teacher_labels_and_says_so(manifest):

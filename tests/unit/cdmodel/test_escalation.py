@@ -32,6 +32,7 @@ from cdmodel.policies import (
     TopSaliency,
     UniformClips,
     VideoGain,
+    VideoRank,
 )
 
 MEAN = Judge(aggregation=MeanProbability())
@@ -67,6 +68,13 @@ ALL, NONE = [True, True, True], [False, False, False]
         (VideoGain(min_value=0.1), [False, True, False]),  # 0.25 * (1 - 0.5667) = 0.108
         (VideoGain(min_value=0.11), NONE),
         (VideoGain(min_value=-0.01), [True, True, False]),
+        (
+            VideoRank(min_value=0.3),
+            [True, False, False],
+        ),  # shares 1, 2/3 (a tie goes to the earlier), 1/3, times 0.4333
+        (VideoRank(min_value=0.2), [True, True, False]),
+        (VideoRank(min_value=0.44), NONE),
+        (VideoRank(min_value=0.0), ALL),
         (Disagreement(), [False, False, True]),  # a tie within a clip goes to the first label
         (Gate(threshold=0.56), NONE),
         (Gate(threshold=0.57), ALL),
@@ -275,6 +283,7 @@ def test_a_number_of_clips_is_at_least_one(policy):
         (lambda: ThreeWay(min_gain=0.0, drop_below=-0.1), "drop_below"),
         (lambda: TeacherConfidence(min_confidence=2.0), "min_confidence"),
         (lambda: VideoGain(min_value=2.0), "min_value"),
+        (lambda: VideoRank(min_value=2.0), "min_value"),
         (lambda: Budgeted(teacher_share=1.1), "teacher_share"),
         (lambda: Certified(epsilon=0.0), "epsilon"),
         (lambda: Certified(epsilon=0.1, delta=1.0), "delta"),

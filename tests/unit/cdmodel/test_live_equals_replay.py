@@ -37,6 +37,7 @@ from cdmodel.policies import (
     TopSaliency,
     UniformClips,
     VideoGain,
+    VideoRank,
 )
 from cdmodel.replay import ScoredVideo, calibrate, replay_video
 from cdmodel.sampling import ClipSampling
@@ -60,6 +61,7 @@ POLICIES: tuple[EscalationPolicy, ...] = (
     TeacherConfidence(min_confidence=0.5),
     Gain(min_gain=0.05),
     VideoGain(min_value=0.03),
+    VideoRank(min_value=0.1),
     ThreeWay(min_gain=0.2, drop_below=0.4),
     Disagreement(),
     Gate(threshold=0.99),

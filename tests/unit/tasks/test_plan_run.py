@@ -20,7 +20,7 @@ from cdmodel.calibration import Calibration
 from cdmodel.cascade import CascadeSettings
 from cdmodel.cost import ComputeCost
 from cdmodel.errors import BundleError, ConfigError, OutputError, SourceError
-from cdmodel.policies import Budgeted, Certified, DenseStudent, DenseTeacher, VideoGain
+from cdmodel.policies import Budgeted, Certified, DenseStudent, DenseTeacher, VideoRank
 from cdmodel.risk import RiskCurve
 from cdmodel.sampling import ClipGeometry, ClipSampling
 from cdmodel.types import VideoFailure
@@ -170,7 +170,7 @@ def test_the_bundle_decides_where_the_request_does_not(wanted: RunRequest):
 def test_a_budget_becomes_its_threshold_when_the_run_is_planned(wanted: RunRequest, bundle: Path):
     write_manifest(bundle, replace(read_manifest(bundle), value_at_share=(0.5, 0.25, -0.5)))
     plan = _planned(replace(wanted, policy=Budgeted(teacher_share=0.25)))
-    assert plan.cascade.policy == VideoGain(min_value=0.375)
+    assert plan.cascade.policy == VideoRank(min_value=0.375)
     threshold = replace(wanted, policy=plan.cascade.policy)
     assert _planned(threshold).resumed, "the same work, however it was asked for"
 

@@ -70,7 +70,7 @@ def test_arms_come_back_bit_by_bit_with_their_refinements(places, trained):
     out, seen = trained
     arms = load_arms(out, load_bundle(places[1]))
     clips = torch.rand(5, 2, 3, 16, 16)
-    assert arms.networks.keys() == {"A8", "A9", "A10"}
+    assert arms.networks.keys() == {"A7", "A8", "A8_context", "A8_rank", "A9", "A10"}
     for of_seeds in arms.networks.values():
         for seed, arm in zip(arms.seeds, of_seeds, strict=True):
             made = seen[arm.recipe, seed]
