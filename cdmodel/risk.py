@@ -26,7 +26,7 @@ _MOST_GROUPS = 10**9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RiskPoint:
-    """What one threshold of the gain policy would have cost in harm."""
+    """What one threshold of the policy ``video_rank`` would have cost in harm."""
 
     __pydantic_config__: ClassVar = FORBID_UNKNOWN
     min_value: float
