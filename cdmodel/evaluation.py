@@ -36,6 +36,19 @@ from cdmodel.sweeps import Ladder, Side, build_ladders
 PARITY_POINTS = 0.5
 RANDOM_DRAWS = 20
 PLAIN_MEAN = MeanProbability()
+COMPARED = (
+    (FULL_METHOD, REFERENCE),
+    ("A8", "A3"),
+    ("A8", "A9"),
+    ("A8", "A10"),
+    ("A8", "A11"),
+    ("A7", "A4"),
+    ("A12", "A2"),
+    ("A8_rank", "A2"),
+    ("A8_rank", "A2_rank"),
+    ("A8_rank", "A11"),
+)
+"""Ablations whose difference is reported: the first is the registered one; A12 and A2 share one student."""
 Metric = Literal["accuracy_top1", "accuracy_hit1"]
 OnReplay = Callable[[int, int], None]
 
@@ -435,14 +448,7 @@ def _describe_ablations(
         }
         for name, result in results.items()
     }
-    for one, other in (
-        (FULL_METHOD, REFERENCE),
-        ("A8", "A3"),
-        ("A8", "A10"),
-        ("A7", "A4"),
-        ("A8", "A9"),
-        ("A8", "A11"),
-    ):
+    for one, other in COMPARED:
         if one in results and other in results:
             described[f"{one}_minus_{other}"] = _describe_difference(results[one], results[other], arms, seed)
     return described
