@@ -141,7 +141,7 @@ def ask_student(reader: ClipReader, models: CascadeModels) -> tuple[StudentLogit
         spans.extend(batch.spans)
     cost = ComputeCost(
         student_flops=models.student.flops_per_clip * len(spans),
-        student_seconds=meter.wall_seconds,
+        student_seconds=meter.seconds,
         gpu_seconds=meter.gpu_seconds,
     )
     return StudentLogits.concatenate(parts), tuple(spans), cost
@@ -161,7 +161,7 @@ def ask_teacher(
     clips = sum(len(batch.spans) for batch in seen)
     cost = ComputeCost(
         teacher_flops=models.teacher.flops_per_clip * clips,
-        teacher_seconds=meter.wall_seconds,
+        teacher_seconds=meter.seconds,
         gpu_seconds=meter.gpu_seconds,
     )
     return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32), seen, cost
@@ -211,21 +211,26 @@ class _TeacherAnswers:
 
 
 class _DeviceMeter:
-    """Adds up the time spent in a model. Scoring blocks until its device is done, so wall time is device time."""
+    """Adds up the time spent in a model.
+
+    On a GPU wall time, which is device time, since scoring blocks until the device is done. On the CPU the CPU time of all
+    threads of the process, like that of decoding: beside other programs wall time would make the dearer model look dearer.
+    """
 
     def __init__(self, on_gpu: bool) -> None:  # noqa: FBT001 - a private class with one caller each way
         self._on_gpu = on_gpu
-        self.wall_seconds = 0.0
+        self._clock = time.perf_counter if on_gpu else time.process_time
+        self.seconds = 0.0
 
     def __enter__(self) -> None:
-        self._started = time.perf_counter()
+        self._started = self._clock()
 
     def __exit__(self, *exc_info: object) -> None:
-        self.wall_seconds += time.perf_counter() - self._started
+        self.seconds += self._clock() - self._started
 
     @property
     def gpu_seconds(self) -> float:
-        return self.wall_seconds if self._on_gpu else 0.0
+        return self.seconds if self._on_gpu else 0.0
 
 
 def _without_pixels(batch: ClipBatch) -> ClipBatch:

@@ -37,7 +37,7 @@ class ComputeCost:
     dense_decode_cpu_seconds: float = 0.0
     """The part of it that decoding once, from start to end, took: the teacher on every clip would need that as well."""
     student_seconds: float = 0.0
-    """Wall time in the student, copy to and from its device included."""
+    """Time in the student: on a GPU wall time with copies to and from it, else CPU time of all threads."""
     teacher_seconds: float = 0.0
     gpu_seconds: float = 0.0
     """Time a GPU was busy; zero where the models ran on the CPU."""
