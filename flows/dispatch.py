@@ -166,7 +166,7 @@ def _local_cluster(workers: int, gpus: int) -> Any:
         threads_per_worker=1,
         processes=True,
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",  # any free port: two runs on one machine must not trip over 8787
         resources={"GPU": 1} if gpus else {},
         silence_logs=logging.CRITICAL,
     )
@@ -178,7 +178,7 @@ def _local_gpu_cluster(workers: int) -> Any:
     except ImportError as error:
         raise ClusterError("cluster.workers", "several GPUs need dask-cuda: pip install 'cdlabel[cuda]'") from error
     return LocalCUDACluster(
-        n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, resources={"GPU": 1}
+        n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", resources={"GPU": 1}
     )
 
 
