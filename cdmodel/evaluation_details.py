@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdmodel.evaluation import PLAIN_MEAN, PolicyPoint, Subject
+from cdmodel.evaluation import PLAIN_MEAN, Subject
+from cdmodel.evaluation_points import PolicyPoint
 from cdmodel.intervals import mcnemar_p
 from cdmodel.labels import is_right
 from cdmodel.metrics import (

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from pydantic import JsonValue
 
-from cdmodel.evaluation import Evaluation, EvaluationSettings
+from cdmodel.evaluation import EvaluationSettings
 from cdmodel.evaluation_details import COST_SHARES, EvaluationDetails, LadderComparison
+from cdmodel.evaluation_points import Evaluation
 from cdmodel.metrics import RiskCoverage
 from cdmodel.score_entry import ScoredEntry, UnreadableVideo
 from cdmodel.types import LabeledVideo

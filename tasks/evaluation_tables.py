@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from cdmodel.evaluation import DensePoint, ParityPoint, PolicyPoint
 from cdmodel.evaluation_details import COST_SHARES, LadderComparison, VideoSlice
+from cdmodel.evaluation_points import DensePoint, ParityPoint, PolicyPoint
 from tasks.evaluation_document import NO_RISK_ROLE, Report
 
 Row = Sequence[str]

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cdmodel.ablation import ESCALATED_SHARES, FULL_METHOD, REFERENCE
-from cdmodel.evaluation import DensePoint, Evaluation, PolicyPoint
 from cdmodel.evaluation_details import EvaluationDetails, VideoSlice
+from cdmodel.evaluation_points import DensePoint, Evaluation, PolicyPoint
 from cdmodel.intervals import wilson
 from tasks.evaluation_document import Report
 
