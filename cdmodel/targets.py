@@ -7,12 +7,12 @@ is a true one, and every target below is about that answer. N clips, K labels, M
 
 from __future__ import annotations
 
-import math
 from typing import Literal, assert_never, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cdmodel.calibration import normalised_entropy, top_margin
 from cdmodel.labels import LabelKind, Truth, is_right
 
 OneLookTarget = Literal["tcp", "correct", "tcpr", "maxprob", "entropy", "margin"]
@@ -54,7 +54,7 @@ def targets_from_scores(
         case "maxprob":
             targets_N = probabilities_NK.max(axis=1)
         case "entropy":
-            targets_N = 1.0 - _entropy(probabilities_NK, kind)
+            targets_N = 1.0 - normalised_entropy(probabilities_NK, kind)
         case "margin":
             targets_N = _margin(probabilities_NK, kind)
         case _:
@@ -73,8 +73,8 @@ def targets_from_views(
     """
     match target:
         case "tta_mi":
-            apart_N = _entropy(probabilities_MNK.mean(axis=0), kind)
-            within_N = np.stack([_entropy(view_NK, kind) for view_NK in probabilities_MNK]).mean(axis=0)
+            apart_N = normalised_entropy(probabilities_MNK.mean(axis=0), kind)
+            within_N = np.stack([normalised_entropy(view_NK, kind) for view_NK in probabilities_MNK]).mean(axis=0)
             return _to_targets(1.0 - (apart_N - within_N))
         case "vote":
             return _to_targets(np.stack([is_right(view_NK, truth_NK) for view_NK in probabilities_MNK]).mean(axis=0))
@@ -102,24 +102,10 @@ def shuffle_within_classes(target_N: Float32Array, truth_NK: Truth, seed: int) -
     return shuffled_N
 
 
-def _entropy(probabilities_NK: NDArray[np.floating], kind: LabelKind) -> NDArray[np.float64]:
-    """Return the entropy over the largest possible, 0 to 1: of the classes, or the mean of that of each label."""
-    p_NK = np.clip(probabilities_NK.astype(np.float64), _TINY, 1.0)
-    match kind:
-        case "single":
-            return np.asarray(-(p_NK * np.log(p_NK)).sum(axis=1) / math.log(p_NK.shape[1]))
-        case "multi":
-            q_NK = np.clip(1.0 - p_NK, _TINY, 1.0)
-            return np.asarray(-(p_NK * np.log(p_NK) + q_NK * np.log(q_NK)).mean(axis=1) / math.log(2))
-        case _:
-            assert_never(kind)
-
-
 def _margin(probabilities_NK: NDArray[np.floating], kind: LabelKind) -> NDArray[np.floating]:
     match kind:
         case "single":
-            second_N, first_N = np.sort(probabilities_NK, axis=1)[:, -2:].T
-            return np.asarray(first_N - second_N)
+            return top_margin(probabilities_NK)
         case "multi":
             return np.asarray(2.0 * probabilities_NK.max(axis=1) - 1.0)
         case _:

@@ -15,14 +15,14 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from sklearn.model_selection import GroupKFold
 from torch import nn
 
 from cdmodel.bundle import BUILTIN_BUILDERS, ModelSpec
+from cdmodel.calibration_fit import fit_temperature
 from cdmodel.descent import Keeper, OnProgress, TrainingProgress
 from cdmodel.errors import TrainingError
-from cdmodel.labels import LabelKind, Truth, is_right, log_loss, probabilities_of
+from cdmodel.labels import LabelKind, Truth, is_right, probabilities_of
 from cdmodel.models import pick_device
 from cdmodel.role_clips import ClipPixels, FitRole, LabeledClips, RoleClips, clips_for_teacher
 from cdmodel.targets import ConfidenceTarget, needs_views, targets_from_scores, targets_from_views
@@ -36,7 +36,6 @@ very clips it was trained on."""
 CLIPS_PER_KEPT_SCORE = 4096
 _FIRST_FOLD_STREAM = 100
 _VIEW_STREAM = 50
-_COLDEST, _HOTTEST = 0.05, 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +111,7 @@ def judge_teacher(
         work.train(network, spec, work.clips(taught), name="teacher", stream=1)
     logits = work.score_roles(network, spec)
     truth_NK = roles["cal"].clip_truth()
-    temperature = fit_teacher_temperature(logits["cal"], truth_NK, settings.label_kind)
+    temperature = fit_temperature(logits["cal"], truth_NK, settings.label_kind)
     cal = _Answers(probabilities_NK=probabilities_of(logits["cal"], settings.label_kind, temperature), views_MNK=None)
     lesson = folds or work.answer(network, spec, lesson_roles, logits, temperature)
     lesson_truth_NK = work.clips(lesson_roles).truth_NK
@@ -152,19 +151,6 @@ def divide_groups(group_N: NDArray[np.str_], folds: int, seed: int) -> NDArray[n
     for fold, (_, rows) in enumerate(splitter.split(group_N, groups=group_N)):
         fold_N[rows] = fold
     return fold_N
-
-
-def fit_teacher_temperature(logits_NK: NDArray[np.floating], truth_NK: Truth, kind: LabelKind) -> float:
-    """Return the temperature with the least mean negative log-likelihood, 0.05 to 20.
-
-    Source: Guo et al. 2017, section 4.2.
-    """
-
-    def loss(log_temperature: float) -> float:
-        return log_loss(logits_NK / np.exp(log_temperature), truth_NK, kind)
-
-    best = minimize_scalar(loss, bounds=(np.log(_COLDEST), np.log(_HOTTEST)), method="bounded")
-    return float(np.exp(best.x))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +198,7 @@ class _Work:
         temperature_N = np.empty(len(pool), dtype=np.float32)
         for fold in range(confidence.folds):
             others = fold_N != fold
-            temperature_N[~others] = fit_teacher_temperature(
+            temperature_N[~others] = fit_temperature(
                 logits_LNK[0][others], pool.truth_NK[others], self.settings.label_kind
             )
         logits_LNK /= temperature_N[None, :, None]

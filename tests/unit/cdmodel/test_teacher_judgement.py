@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cdmodel.calibration_fit import fit_temperature
 from cdmodel.errors import TrainingError
 from cdmodel.labels import to_truth
 from cdmodel.network_training import train_networks
@@ -15,7 +16,6 @@ from cdmodel.teacher_judgement import (
     TargetCheck,
     check_folds,
     divide_groups,
-    fit_teacher_temperature,
     judge_teacher,
     origin_of,
 )
@@ -198,7 +198,7 @@ def test_the_temperature_undoes_a_stretch_of_the_logits(kind):
         truth_NK = np.eye(3, dtype=np.bool_)[drawn]
     else:
         truth_NK = random.random(logits_NK.shape) < odds / (1 + odds)
-    assert fit_teacher_temperature(3 * logits_NK, truth_NK, kind) == pytest.approx(3, rel=0.1)
+    assert fit_temperature(3 * logits_NK, truth_NK, kind) == pytest.approx(3, rel=0.1)
 
 
 def test_a_teacher_that_errs_alike_on_both_kinds_of_clips_raises_no_warning():

@@ -71,7 +71,9 @@ def _report(cal, test_entries, arms=None) -> Report:
     )
     scored = ScoredDataset(context=context, entries=(*cal, *test_entries), unreadable=())
     videos = [entry.video for entry in scored.entries]
-    return build_report("set.csv", videos, scored, subject, arms or {}, EvaluationSettings())
+    return build_report(
+        "set.csv", videos, scored, subject, arms or {}, EvaluationSettings(epsilon=0.02, delta=0.1, seed=0)
+    )
 
 
 def test_the_document_has_every_key_of_the_contract(report):
