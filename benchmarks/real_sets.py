@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdmodel.compose import read_frames
-from cdmodel.decode import DecodeLimits
+from cdmodel.decode_limits import DecodeLimits
 
 COLUMNS = ("uri", "label", "group", "split")
 ROLES = ("train", "test", "conf", "cal")

@@ -16,9 +16,9 @@ import numpy as np
 from cdmodel.aggregation import Aggregation, Judge, VideoScore, merge_answers
 from cdmodel.bundle import BundleManifest
 from cdmodel.calibration import calibrate_student, calibrate_teacher
-from cdmodel.clips import ClipBatch
+from cdmodel.clips import ClipBatch, ClipSource
 from cdmodel.cost import ComputeCost
-from cdmodel.decode import DECODER_NAME, ClipReader
+from cdmodel.decode import DECODER_NAME
 from cdmodel.errors import DecodeError
 from cdmodel.escalation import counted_clips, needs_student, next_clips
 from cdmodel.models import CascadeModels
@@ -49,9 +49,9 @@ class ScoredClips:
 
 
 def label_video(
-    video: VideoRef, reader: ClipReader, models: CascadeModels, settings: CascadeSettings
+    video: VideoRef, reader: ClipSource, models: CascadeModels, settings: CascadeSettings
 ) -> VideoPrediction:
-    """Label one video; its cost covers decoding and both models, but not the bytes, which the caller counts.
+    """Label one video; its cost covers reading, decoding and both models.
 
     Raises:
         VideoError: the video cannot be labeled; ``reader.summary()`` then tells what was spent.
@@ -72,7 +72,7 @@ def judge_of(models: CascadeModels, aggregation: Aggregation) -> Judge:
 
 
 def score_video(
-    video_id: str, reader: ClipReader, models: CascadeModels, policy: EscalationPolicy, judge: Judge
+    video_id: str, reader: ClipSource, models: CascadeModels, policy: EscalationPolicy, judge: Judge
 ) -> ScoredClips:
     """Run the student on all clips, if the policy wants it, and the teacher on those that the policy asks for."""
     if isinstance(policy, DenseTeacher):
@@ -87,7 +87,7 @@ def score_video(
 
 
 def decide(
-    video: VideoRef, scored: ScoredClips, reader: ClipReader, models: CascadeModels, settings: CascadeSettings
+    video: VideoRef, scored: ScoredClips, reader: ClipSource, models: CascadeModels, settings: CascadeSettings
 ) -> VideoPrediction:
     """Aggregate the scores of one video into its prediction."""
     state, judge = scored.state, judge_of(models, settings.aggregation)
@@ -115,19 +115,23 @@ def decide(
     )
 
 
-def decode_cost(reader: ClipReader) -> ComputeCost:
+def decode_cost(reader: ClipSource) -> ComputeCost:
     """Return what decoding has cost so far, also when it ended in an error."""
     summary = reader.summary()
     return ComputeCost(
         frames_decoded=summary.frames_decoded,
         frames_used=summary.frames_used,
         frames_corrupt=summary.frames_corrupt,
+        packets_read=summary.packets_read,
+        packets_damaged=summary.packets_damaged,
+        bytes_read=summary.bytes_read,
+        read_requests=summary.read_requests,
         decode_cpu_seconds=summary.cpu_seconds,
         dense_decode_cpu_seconds=summary.first_pass_cpu_seconds,
     )
 
 
-def ask_student(reader: ClipReader, models: CascadeModels) -> tuple[StudentLogits, tuple[ClipSpan, ...], ComputeCost]:
+def ask_student(reader: ClipSource, models: CascadeModels) -> tuple[StudentLogits, tuple[ClipSpan, ...], ComputeCost]:
     """Return the student's raw answers to every clip, where the clips lie, and what the network took.
 
     A replay decides as a live run because both come from here: the same clips in the same batches.
@@ -148,7 +152,7 @@ def ask_student(reader: ClipReader, models: CascadeModels) -> tuple[StudentLogit
 
 
 def ask_teacher(
-    reader: ClipReader, models: CascadeModels, wanted: Collection[int] | None
+    reader: ClipSource, models: CascadeModels, wanted: Collection[int] | None
 ) -> tuple[FloatArray, list[ClipBatch], ComputeCost]:
     """Return the teacher's logits for the wanted clips (None: all), their batches without pixels, and the cost."""
     meter = _DeviceMeter(models.teacher.device.type == "cuda")
@@ -167,7 +171,7 @@ def ask_teacher(
     return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32), seen, cost
 
 
-def _score_densely(video_id: str, reader: ClipReader, models: CascadeModels) -> ScoredClips:
+def _score_densely(video_id: str, reader: ClipSource, models: CascadeModels) -> ScoredClips:
     """Let the teacher look at every clip in one pass, whose length is known at its end."""
     answers, batches, cost = ask_teacher(reader, models, None)
     spans = tuple(span for batch in batches for span in batch.spans)
@@ -178,7 +182,7 @@ def _score_densely(video_id: str, reader: ClipReader, models: CascadeModels) -> 
     return ScoredClips(spans=spans, state=state, cost=cost)
 
 
-def _run_student(reader: ClipReader, models: CascadeModels) -> tuple[StudentScores, list[ClipSpan | None], ComputeCost]:
+def _run_student(reader: ClipSource, models: CascadeModels) -> tuple[StudentScores, list[ClipSpan | None], ComputeCost]:
     raw, spans, cost = ask_student(reader, models)
     return calibrate_student(raw, models.manifest.calibration, models.manifest.label_kind), list(spans), cost
 
@@ -186,7 +190,7 @@ def _run_student(reader: ClipReader, models: CascadeModels) -> tuple[StudentScor
 class _TeacherAnswers:
     """What the teacher has said of one video, one question after another."""
 
-    def __init__(self, reader: ClipReader, models: CascadeModels, spans: list[ClipSpan | None]) -> None:
+    def __init__(self, reader: ClipSource, models: CascadeModels, spans: list[ClipSpan | None]) -> None:
         self._reader = reader
         self._models = models
         self._logits: dict[int, FloatArray] = {}

@@ -5,11 +5,15 @@ N clips, T frames, C channels, H height, W width.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cdmodel.decode_survey import DecodeSummary
+from cdmodel.sampling import ClipGeometry
 from cdmodel.types import ClipSpan
 
 
@@ -37,3 +41,26 @@ class ClipBatch:
 
     def __repr__(self) -> str:
         return f"ClipBatch(clips={self.clip_indices}, pixels_NTCHW={self.pixels_NTCHW.shape})"
+
+
+class ClipSource(Protocol):
+    """Where the clips of one video come from: decoded in this process, or in a child that may be killed."""
+
+    def read_clips(
+        self, geometry: ClipGeometry, wanted: Collection[int] | None = None, clips_per_batch: int = 16
+    ) -> Iterator[ClipBatch]:
+        """Yield the clips in order of time; all of them, or those whose index is wanted.
+
+        Raises:
+            VideoError: the video cannot be read, or not further.
+        """
+
+    def count_clips(self) -> int:
+        """Return how many clips the video has, at least one.
+
+        Raises:
+            VideoError: as ``read_clips``.
+        """
+
+    def summary(self) -> DecodeSummary:
+        """Return what is known of the video so far, and what it took. Never raises."""

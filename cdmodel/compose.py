@@ -16,7 +16,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from cdmodel.decode import ClipReader, DecodeLimits
+from cdmodel.decode import ClipReader
+from cdmodel.decode_limits import DecodeLimits
 from cdmodel.sampling import ClipGeometry, ClipSampling
 
 Frame = NDArray[np.uint8]

@@ -24,6 +24,10 @@ class ComputeCost:
     """Distinct frames, of those decoded, that were handed to a model."""
     frames_corrupt: int = 0
     """Frames the decoder itself flagged as damaged; never handed to a model."""
+    packets_read: int = 0
+    """Packets of the video stream taken from the container, in all passes."""
+    packets_damaged: int = 0
+    """Packets that the container or the decoder could not make sense of; passed over."""
     bytes_read: int = 0
     """Bytes asked of the store."""
     read_requests: int = 0

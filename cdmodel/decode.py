@@ -13,9 +13,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from io import RawIOBase
-from typing import BinaryIO, ClassVar, cast
+from typing import BinaryIO, cast
 
 import av
 from av.video.frame import VideoFrame
@@ -23,6 +22,7 @@ from av.video.stream import VideoStream
 
 from cdmodel.clip_assembly import ClipAssembler, OpenClip, ShownFrame, to_batch
 from cdmodel.clips import ClipBatch
+from cdmodel.decode_limits import DecodeLimits
 from cdmodel.decode_survey import DecodeSummary, StreamSurvey, covered_share, find_damage, nothing_decoded
 from cdmodel.errors import (
     DecodeError,
@@ -34,29 +34,11 @@ from cdmodel.errors import (
 )
 from cdmodel.frame_clock import FrameClock, PacketStamp, PacketTimeline, nominal_frame_seconds
 from cdmodel.sampling import ClipGeometry, ClipSampling, count_clips
-from cdmodel.setting_groups import FORBID_UNKNOWN
 from cdmodel.types import VideoFacts
 
-__all__ = ["DECODER_NAME", "ClipReader", "DecodeLimits", "DecodeSummary"]
+__all__ = ["DECODER_NAME", "ClipReader", "DecodeSummary"]
 
 DECODER_NAME = f"pyav-{av.__version__}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecodeLimits:
-    """What one video may cost before it is given up."""
-
-    __pydantic_config__: ClassVar = FORBID_UNKNOWN
-    deadline_seconds: float = 1800.0
-    """Wall time spent decoding one video, all passes together."""
-    max_frame_pixels: int = 2**26
-    """Width times height; 8K is half of the default."""
-
-    def __post_init__(self) -> None:
-        if not self.deadline_seconds > 0:
-            raise ValueError(f"deadline_seconds must be above 0, got {self.deadline_seconds}")
-        if self.max_frame_pixels < 1:
-            raise ValueError(f"max_frame_pixels must be at least 1, got {self.max_frame_pixels}")
 
 
 class ClipReader:
@@ -80,6 +62,7 @@ class ClipReader:
         self._declared = VideoFacts(duration_seconds=None, fps=None, width=None, height=None, codec=None)
         self._frames_decoded = 0
         self._frames_used = 0
+        self._packets_read = 0
         self._cpu_seconds = 0.0
         self._first_pass_cpu_seconds = 0.0
         self._wall_seconds = 0.0
@@ -159,8 +142,14 @@ class ClipReader:
             frames_decoded=self._frames_decoded,
             frames_used=self._frames_used,
             frames_corrupt=survey.frames_corrupt,
+            packets_read=self._packets_read,
+            packets_damaged=survey.packets_damaged,
+            bytes_read=getattr(self._file, "bytes_read", 0),
+            read_requests=getattr(self._file, "read_requests", 0),
             cpu_seconds=self._cpu_seconds,
             first_pass_cpu_seconds=self._first_pass_cpu_seconds,
+            mode=None,
+            fallback_reason=None,
         )
 
     def _clips(self, geometry: ClipGeometry, wanted: frozenset[int] | None) -> Iterator[OpenClip]:
@@ -267,6 +256,7 @@ class ClipReader:
         try:
             for packet in container.demux(stream):
                 self._check_deadline()
+                self._packets_read += 1
                 yield packet
         except av.error.FFmpegError:
             # The container broke off: what came before it is good.

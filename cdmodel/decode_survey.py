@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from cdmodel.errors import DecodeError, NoFrames
 from cdmodel.types import Damage, VideoFacts
@@ -10,6 +11,11 @@ from cdmodel.types import Damage, VideoFacts
 MISSING_END_SECONDS = 0.5
 MISSING_END_SHARE = 0.05
 """A stream that ends this much before its declared duration has lost its end."""
+
+
+DecodeMode = Literal["planned", "sequential", "keyframes", "nvdec"]
+"""How a video was read: only the groups of pictures that hold a wanted frame, everything from the start, keyframes
+alone, or on a GPU's decoder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +29,19 @@ class DecodeSummary:
     frames_decoded: int
     frames_used: int
     frames_corrupt: int
+    packets_read: int
+    """Packets of the video stream taken from the container, in all passes."""
+    packets_damaged: int
+    bytes_read: int
+    """Bytes asked of the store; zero where the file does not count them."""
+    read_requests: int
     cpu_seconds: float
     first_pass_cpu_seconds: float
     """Zero until the first pass has ended."""
+    mode: DecodeMode | None
+    """The least of the modes any pass ended in; None before the first frame."""
+    fallback_reason: str | None
+    """Why a better mode was left, or not tried."""
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType, UnionType
 from typing import get_args
 
-from cdmodel import aggregation, cost, decode, policies, sampling, teacher_source, train_settings
+from cdmodel import aggregation, cost, decode_limits, policies, sampling, teacher_source, train_settings
 from cdmodel.aggregation import Aggregation
 from cdmodel.policies import PolicyChoice
 from flows import config, dispatch
@@ -39,7 +39,7 @@ GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
     ("[sampling]", sampling, "ClipSampling"),
     *_choices("escalation", policies, PolicyChoice),
     *_choices("aggregation", aggregation, Aggregation),
-    ("[decode]", decode, "DecodeLimits"),
+    ("[decode]", decode_limits, "DecodeLimits"),
     ("[sharding]", plan_run, "ShardingSettings"),
     ("[cluster]", dispatch, "ClusterSettings"),
     ("[prices]", cost, "PriceTable"),

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from cdmodel.aggregation import Aggregation
 from cdmodel.cost import PriceTable
-from cdmodel.decode import DecodeLimits
+from cdmodel.decode_limits import DecodeLimits
 from cdmodel.errors import ConfigError
 from cdmodel.policies import PolicyChoice
 from cdmodel.sampling import ClipSampling

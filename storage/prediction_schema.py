@@ -116,6 +116,8 @@ COLUMNS = (
     Column("frames_decoded", _LONG, "every frame the decoder produced, in all passes"),
     Column("frames_used", _LONG, "frames handed to a model"),
     Column("frames_corrupt", _LONG, "frames the decoder flagged as damaged"),
+    Column("packets_read", _LONG, "packets of the video stream taken from the container, in all passes"),
+    Column("packets_damaged", _LONG, "packets that could not be decoded; passed over"),
     Column("bytes_read", _LONG, "bytes asked of the store"),
     Column("read_requests", _LONG, "requests to the store"),
     Column("student_flops", _LONG, "FLOPs, 1 multiply-accumulate = 2"),

@@ -45,6 +45,8 @@ class RunRecord:
     frames_decoded: int
     frames_used: int
     frames_corrupt: int
+    packets_read: int
+    packets_damaged: int
     bytes_read: int
     read_requests: int
     student_flops: int

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cdmodel.composites import class_clips_range
-from cdmodel.decode import DecodeLimits
+from cdmodel.decode_limits import DecodeLimits
 from cdmodel.setting_groups import FORBID_UNKNOWN
 from storage.corpus import CorpusRules
 

@@ -13,7 +13,8 @@ from datetime import UTC, date, datetime
 
 from cdmodel.cascade import CascadeSettings, decode_cost, label_video
 from cdmodel.cost import ComputeCost, PriceTable
-from cdmodel.decode import DECODER_NAME, ClipReader, DecodeLimits
+from cdmodel.decode import DECODER_NAME, ClipReader
+from cdmodel.decode_limits import DecodeLimits
 from cdmodel.errors import VideoError
 from cdmodel.models import CascadeModels
 from cdmodel.sampling import ClipSampling
@@ -74,15 +75,11 @@ def label_shard(shard: Shard, spec: LabelingSpec) -> ShardReceipt:
 def _label_or_fail(video: VideoRef, models: CascadeModels, spec: LabelingSpec) -> VideoOutcome:
     started = time.perf_counter()
     reader: ClipReader | None = None
-    io_cost = ComputeCost()
     outcome: VideoOutcome
     try:
         with open_video(video) as file:
             reader = ClipReader(file, video.uri, spec.sampling, spec.limits)
-            try:
-                outcome = label_video(video, reader, models, spec.cascade)
-            finally:
-                io_cost = ComputeCost(bytes_read=file.bytes_read, read_requests=file.read_requests)
+            outcome = label_video(video, reader, models, spec.cascade)
     except VideoError as error:
         logger.info("video failed run=%s video=%s kind=%s: %s", spec.run_id, video.video_id, error.kind, error.reason)
         outcome = VideoFailure.from_error(
@@ -95,4 +92,4 @@ def _label_or_fail(video: VideoRef, models: CascadeModels, spec: LabelingSpec) -
             labeled_at=datetime.now(UTC),
         )
     wall = ComputeCost(wall_seconds=time.perf_counter() - started)
-    return replace(outcome, cost=outcome.cost + io_cost + wall)
+    return replace(outcome, cost=outcome.cost + wall)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cdmodel.compose import SEARCHED_SECONDS, draw_passage, read_frames
-from cdmodel.decode import DecodeLimits
+from cdmodel.decode_limits import DecodeLimits
 from cdmodel.encode import encode_mp4
 from cdmodel.errors import NoVideoStream, VideoTooLarge, VideoUnreadable
 from cdmodel.testing import encode_flat_video, encode_sound

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from cdmodel.decode import ClipReader, DecodeLimits, DecodeSummary
+from cdmodel.decode import ClipReader, DecodeSummary
+from cdmodel.decode_limits import DecodeLimits
 from cdmodel.encode import encode_mp4
 from cdmodel.errors import DecodeTimeout, NoVideoStream, VideoError, VideoStorageError, VideoTooLarge, VideoUnreadable
 from cdmodel.sampling import ClipGeometry, ClipSampling, frame_times

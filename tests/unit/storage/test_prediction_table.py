@@ -68,6 +68,8 @@ PROMISED = {
     "frames_decoded": LONG,
     "frames_used": LONG,
     "frames_corrupt": LONG,
+    "packets_read": LONG,
+    "packets_damaged": LONG,
     "bytes_read": LONG,
     "read_requests": LONG,
     "student_flops": LONG,

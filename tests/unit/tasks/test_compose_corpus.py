@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cdmodel.compose import read_frames
-from cdmodel.decode import DecodeLimits
+from cdmodel.decode_limits import DecodeLimits
 from cdmodel.encode import encode_mp4
 from cdmodel.errors import OutputError, SourceError
 from storage.dataset import read_dataset

@@ -9,7 +9,7 @@ import pytest
 from cdmodel.bundle import model_version, read_manifest
 from cdmodel.cascade import CascadeSettings
 from cdmodel.cost import PriceTable
-from cdmodel.decode import DecodeLimits
+from cdmodel.decode_limits import DecodeLimits
 from cdmodel.errors import BundleError
 from cdmodel.policies import DenseTeacher
 from cdmodel.sampling import ClipSampling
