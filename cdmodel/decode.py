@@ -1,9 +1,10 @@
 """Clips of one video, chosen by presentation time and decoded with PyAV.
 
-Knows nothing of where the bytes come from: it is given an open file. Decodes sequentially from the start on every pass
-and converts only the frames somebody asked for, in one step from the decoder's picture to RGB of the wanted size.
-Memory holds the clips that are being filled, however long the video is. Time zero is the first frame shown; a
-timestamp is what the container says, made to run forward where it jumps.
+Knows nothing of where the bytes come from: it is given an open file. Decodes no more than the wanted frames need
+(``planned_pass``) where the video's packets can be relied on, and everything from the start where they cannot; either way
+the clips are bit for bit those of a decode of every frame. Converts only the frames somebody asked for, in one step from
+the decoder's picture to RGB of the wanted size. Memory holds the clips that are being filled, however long the video is.
+Time zero is the first frame shown; a timestamp is what the container says, made to run forward where it jumps.
 
 T frames, C channels, H height, W width.
 """
@@ -11,30 +12,34 @@ T frames, C channels, H height, W width.
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Collection, Iterator, Sequence
-from io import RawIOBase
-from typing import BinaryIO, cast
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from itertools import chain
 
 import av
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from cdmodel.clip_assembly import ClipAssembler, OpenClip, ShownFrame, to_batch
 from cdmodel.clips import ClipBatch
 from cdmodel.decode_limits import DecodeLimits
-from cdmodel.decode_survey import DecodeSummary, StreamSurvey, covered_share, find_damage, nothing_decoded
-from cdmodel.errors import (
-    DecodeError,
-    DecodeTimeout,
-    NoVideoStream,
-    UnsupportedCodec,
-    VideoTooLarge,
-    VideoUnreadable,
+from cdmodel.decode_plan import PlanBroken, PlanFreedom
+from cdmodel.decode_survey import (
+    DecodeMode,
+    DecodeSummary,
+    DecodeTally,
+    StreamSurvey,
+    covered_share,
+    find_damage,
+    nothing_decoded,
 )
-from cdmodel.frame_clock import FrameClock, PacketStamp, PacketTimeline, nominal_frame_seconds
+from cdmodel.errors import DecodeError, DecodeTimeout
+from cdmodel.frame_clock import start_clock
+from cdmodel.open_stream import OpenStream, VideoBytes, check_size, open_stream, read_packets
+from cdmodel.picture_decoder import PictureDecoder
+from cdmodel.planned_pass import PlannedPass
 from cdmodel.sampling import ClipGeometry, ClipSampling, count_clips
+from cdmodel.stream_length import measure_length
 from cdmodel.types import VideoFacts
+from cdmodel.wanted_moments import WantedMoments
 
 __all__ = ["DECODER_NAME", "ClipReader", "DecodeSummary"]
 
@@ -49,20 +54,29 @@ class ClipReader:
         uri: names the video in errors.
         sampling: where the clips lie.
         limits: when to give up.
+        on_packet: called for every packet read, as a sign of life.
     """
 
     def __init__(
-        self, file: BinaryIO | RawIOBase, uri: str, sampling: ClipSampling, limits: DecodeLimits | None = None
+        self,
+        file: VideoBytes,
+        uri: str,
+        sampling: ClipSampling,
+        limits: DecodeLimits | None = None,
+        on_packet: Callable[[], None] | None = None,
     ) -> None:
         self._file = file
         self._uri = uri
         self._sampling = sampling
         self._limits = limits or DecodeLimits()
+        self._on_packet = on_packet
+        self._freedom = PlanFreedom()
+        self._fallback_reason: str | None = None
+        self._index_is_true = False
         self._survey: StreamSurvey | None = None
         self._declared = VideoFacts(duration_seconds=None, fps=None, width=None, height=None, codec=None)
-        self._frames_decoded = 0
-        self._frames_used = 0
-        self._packets_read = 0
+        self._tally = DecodeTally()
+        self._keyframes_only: bool | None = None
         self._cpu_seconds = 0.0
         self._first_pass_cpu_seconds = 0.0
         self._wall_seconds = 0.0
@@ -74,14 +88,16 @@ class ClipReader:
         """Yield the clips in order of time, ``clips_per_batch`` at once; all of them, or those whose index is wanted.
 
         A video shorter than a clip has one clip whose last frame is repeated. Damaged packets and frames are passed
-        over and counted. Stops decoding after the last wanted clip. Clips of keyframes lie where those of a full pass
-        lie; damage in the pictures between keyframes goes unseen.
+        over and counted; a moment whose picture is damaged shows the last good one. Stops reading after the last wanted
+        clip. Clips of keyframes lie where those of a full pass lie; damage in the pictures between keyframes goes unseen.
 
         Raises:
             VideoError: VideoUnreadable, NoVideoStream, UnsupportedCodec, VideoTooLarge, NoFrames, DecodeError,
                 DecodeTimeout; and whatever VideoError the file itself raises.
         """
         first_pass = self._survey is None
+        if self._keyframes_only is None:
+            self._keyframes_only = geometry.keyframes_only
         batch: list[OpenClip] = []
         clips = self._clips(geometry, None if wanted is None else frozenset(wanted))
         while True:
@@ -98,7 +114,7 @@ class ClipReader:
             self._first_pass_cpu_seconds = self._cpu_seconds
 
     def count_clips(self) -> int:
-        """Return how many clips the video has, at least one, from a full pass that converts no frame.
+        """Return how many clips the video has, at least one, from its packets alone where they can be relied on.
 
         For policies that run no student. Counted as cost like any other pass.
 
@@ -108,8 +124,12 @@ class ClipReader:
         first_pass = self._survey is None
         survey = self._begin_survey()
         with _Stopwatch(self):
-            for _ in self._frames(survey):
-                pass
+            while True:
+                try:
+                    self._count_frames(survey)
+                    break
+                except PlanBroken as broken:
+                    self._fall_back(broken, survey)
         if not survey.frames_good:
             raise nothing_decoded(self._uri, survey)
         if first_pass:
@@ -126,7 +146,7 @@ class ClipReader:
         if duration_seconds is None:
             duration_seconds = max(filter(None, (declared_seconds, observed_seconds)), default=None)
         fps = self._declared.fps
-        if observed_seconds and survey.frames_good > 1:
+        if observed_seconds and survey.frames_good > 1 and survey.is_gapless:
             fps = survey.frames_good / observed_seconds
         return DecodeSummary(
             facts=VideoFacts(
@@ -139,35 +159,110 @@ class ClipReader:
             clips_planned=count_clips(duration_seconds, self._sampling) if duration_seconds else 0,
             coverage=covered_share(survey, duration_seconds),
             damage=damage,
-            frames_decoded=self._frames_decoded,
-            frames_used=self._frames_used,
+            frames_decoded=self._tally.frames_decoded,
+            frames_used=self._tally.frames_used,
             frames_corrupt=survey.frames_corrupt,
-            packets_read=self._packets_read,
+            packets_read=self._tally.packets_read,
             packets_damaged=survey.packets_damaged,
             bytes_read=getattr(self._file, "bytes_read", 0),
             read_requests=getattr(self._file, "read_requests", 0),
             cpu_seconds=self._cpu_seconds,
             first_pass_cpu_seconds=self._first_pass_cpu_seconds,
-            mode=None,
-            fallback_reason=None,
+            mode=self._mode(),
+            fallback_reason=self._fallback_reason,
         )
 
+    def _mode(self) -> DecodeMode | None:
+        if not self._tally.packets_read:
+            return None
+        if not self._freedom.skips:
+            return "sequential"
+        return "keyframes" if self._keyframes_only else "planned"
+
     def _clips(self, geometry: ClipGeometry, wanted: frozenset[int] | None) -> Iterator[OpenClip]:
+        """Yield clips from one pass, or from several where the first turns out to rely on too much."""
         survey = self._begin_survey()
-        last_wanted = max(wanted, default=-1) if wanted is not None else None
-        assembler = ClipAssembler(geometry, self._sampling, wanted)
-        try:
-            for shown in self._frames(survey, keyframes_only=geometry.keyframes_only):
-                yield from assembler.push(shown)
-                if last_wanted is not None and assembler.next_index > last_wanted and not assembler.filling:
-                    return
+        first_index = 0
+        while True:
+            assembler = ClipAssembler(geometry, self._sampling, wanted, next_index=first_index)
+            try:
+                for clip in self._assemble(assembler, survey):
+                    first_index = clip.index + 1
+                    yield clip
+                break
+            except PlanBroken as broken:
+                self._fall_back(broken, survey)
+            except av.error.FFmpegError as error:
+                raise DecodeError(self._uri, f"a frame cannot be converted to RGB ({error.strerror})") from error
+            finally:
+                self._tally.frames_used += assembler.frames_used
+        if self._survey is not None:
+            self._survey.learn_damage(survey)
+
+    def _assemble(self, assembler: ClipAssembler, survey: StreamSurvey) -> Iterator[OpenClip]:
+        last_wanted = max(assembler.wanted, default=-1) if assembler.wanted is not None else None
+        for shown in self._frames(assembler, survey):
+            yield from assembler.push(shown)
+            if last_wanted is not None and assembler.next_index > last_wanted and not assembler.filling:
+                return
+        if not survey.frames_good:
+            raise nothing_decoded(self._uri, survey)
+        yield from assembler.finish(survey.observed_seconds)
+
+    def _frames(self, assembler: ClipAssembler, survey: StreamSurvey) -> Iterator[ShownFrame]:
+        """Yield the frames that the clips show, and perhaps others, with the time they are shown at.
+
+        Raises:
+            PlanBroken: read again from the first clip that is not whole.
+        """
+        geometry = assembler.geometry
+        with self._open() as opened:
+            decoder = self._decoder(opened, survey)
+            if not self._freedom.stamps:
+                yield from self._every_frame(opened, decoder, survey)
+                return
+            planned = PlannedPass(
+                opened,
+                decoder,
+                WantedMoments(geometry, self._sampling, assembler.wanted, assembler.next_index),
+                survey,
+                self._freedom,
+                keyframes_only=geometry.keyframes_only,
+                index_is_true=self._index_is_true,
+                on_packet=self._take_packet,
+            )
+            yield from planned.frames()
+            self._index_is_true |= survey.ended and survey.is_gapless and not planned.clock.has_jumped
             if not survey.frames_good:
-                raise nothing_decoded(self._uri, survey)
-            yield from assembler.finish(survey.observed_seconds)
-        except av.error.FFmpegError as error:
-            raise DecodeError(self._uri, f"a frame cannot be converted to RGB ({error.strerror})") from error
-        finally:
-            self._frames_used += assembler.frames_used
+                raise PlanBroken("no packet tells when its picture is shown", lost="stamps")
+
+    def _every_frame(self, opened: OpenStream, decoder: PictureDecoder, survey: StreamSurvey) -> Iterator[ShownFrame]:
+        """Yield every good frame, timed by its own stamp as it comes out of the decoder."""
+        clock = start_clock(opened.stream)
+        packets = read_packets(opened, survey, self._take_packet)
+        for frame in chain(chain.from_iterable(map(decoder.decode, packets)), decoder.drain()):
+            start_seconds = clock.read(frame.pts, frame.duration)
+            survey.frames_good += 1
+            survey.observed_seconds = start_seconds + clock.frame_seconds
+            yield ShownFrame(frame=frame, start_seconds=start_seconds)
+
+    def _count_frames(self, survey: StreamSurvey) -> None:
+        with self._open() as opened:
+            if self._freedom.skips:
+                measure_length(opened, survey, self._freedom, self._take_packet)
+                return
+            for _ in self._every_frame(opened, self._decoder(opened, survey), survey):
+                pass
+
+    @contextmanager
+    def _open(self) -> Iterator[OpenStream]:
+        with open_stream(self._file, self._uri) as opened:
+            self._declared = declared = opened.declared
+            check_size(self._uri, declared.width or 0, declared.height or 0, self._limits)
+            yield opened
+
+    def _decoder(self, opened: OpenStream, survey: StreamSurvey) -> PictureDecoder:
+        return PictureDecoder(self._uri, opened.stream.codec_context, self._limits, survey, self._tally)
 
     def _begin_survey(self) -> StreamSurvey:
         """Return the survey of a new pass; that of the first pass is what the summary tells."""
@@ -176,116 +271,16 @@ class ClipReader:
             self._survey = survey
         return survey
 
-    def _frames(self, survey: StreamSurvey, *, keyframes_only: bool = False) -> Iterator[ShownFrame]:
-        """Yield every good frame with the time it is shown at, or every good keyframe if there is any."""
-        if keyframes_only:
-            shown = None
-            for shown in self._keyframes(survey):
-                yield shown
-            if shown is not None:
-                return
-            survey.restart()
-        container = self._open_container()
-        with container:
-            stream = self._choose_stream(container)
-            clock = _start_clock(stream)
-            for packet in self._packets(container, stream, survey):
-                for frame in self._decode(packet, survey):
-                    start_seconds = clock.read(frame.pts, frame.duration)
-                    survey.frames_good += 1
-                    survey.observed_seconds = start_seconds + clock.frame_seconds
-                    yield ShownFrame(frame=frame, start_seconds=start_seconds)
-        survey.ended = True
+    def _fall_back(self, broken: PlanBroken, survey: StreamSurvey) -> None:
+        """Rely on less, in this pass, which starts again, and in all that follow: they must agree on what they see."""
+        self._freedom = self._freedom.without(broken.lost)
+        self._fallback_reason = broken.reason
+        survey.restart()
 
-    def _keyframes(self, survey: StreamSurvey) -> Iterator[ShownFrame]:
-        """Yield every good keyframe with the time it is shown at; the frames between are counted, not decoded."""
-        container = self._open_container()
-        with container:
-            stream = self._choose_stream(container)
-            # Some decoders, such as that of VP9, know no skipping; those that do may know better than the container.
-            stream.codec_context.skip_frame = "NONKEY"
-            stream.codec_context.copy_opaque = True
-            timeline = PacketTimeline(_start_clock(stream))
-            waiting: deque[VideoFrame] = deque()
-            for packet in self._packets(container, stream, survey):
-                if packet.size:
-                    timeline.push(packet)
-                if packet.is_keyframe or not packet.size:
-                    # The last packet is empty, and empties the decoder.
-                    waiting.extend(frame for frame in self._decode(packet, survey) if frame.opaque is not None)
-                yield from _take_timed(waiting, timeline, survey)
-            timeline.finish()
-            yield from _take_timed(waiting, timeline, survey)
-        survey.ended = True
-
-    def _open_container(self) -> av.container.InputContainer:
-        self._file.seek(0)
-        try:
-            # Metadata in an unknown encoding is no reason to refuse the pictures.
-            return av.open(self._file, mode="r", metadata_errors="replace")
-        except av.error.FFmpegError as error:
-            raise VideoUnreadable(self._uri, f"the container cannot be opened ({error.strerror})") from error
-        except (ValueError, OverflowError) as error:
-            # Headers that PyAV itself chokes on, such as text that is not what it claims to be.
-            raise VideoUnreadable(self._uri, f"the container's header is damaged ({error})") from error
-
-    def _choose_stream(self, container: av.container.InputContainer) -> VideoStream:
-        streams = [stream for stream in container.streams.video if not _is_cover(stream)]
-        if not streams:
-            raise NoVideoStream(self._uri, "the container holds no video stream")
-        decodable = [stream for stream in streams if stream.codec_context is not None]
-        if not decodable:
-            raise UnsupportedCodec(self._uri, "no decoder for the video stream")
-        best = container.streams.best("video")
-        stream = best if best in decodable else decodable[0]
-        stream.codec_context.thread_count = 1
-        declared_seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
-        self._declared = VideoFacts(
-            duration_seconds=declared_seconds,
-            fps=float(stream.average_rate) if stream.average_rate else None,
-            width=stream.codec_context.width or None,
-            height=stream.codec_context.height or None,
-            codec=stream.codec_context.name,
-        )
-        self._check_size(stream.codec_context.width, stream.codec_context.height)
-        return stream
-
-    def _packets(
-        self, container: av.container.InputContainer, stream: VideoStream, survey: StreamSurvey
-    ) -> Iterator[av.Packet[VideoStream]]:
-        try:
-            for packet in container.demux(stream):
-                self._check_deadline()
-                self._packets_read += 1
-                yield packet
-        except av.error.FFmpegError:
-            # The container broke off: what came before it is good.
-            survey.packets_damaged += 1
-
-    def _decode(self, packet: av.Packet[VideoStream], survey: StreamSurvey) -> Iterator[VideoFrame]:
-        """Yield the good frames that the decoder hands out for this packet."""
-        try:
-            frames: Sequence[VideoFrame] = packet.decode()
-        except av.error.DecoderNotFoundError as error:
-            raise UnsupportedCodec(self._uri, f"no decoder for {self._declared.codec}") from error
-        except av.error.FFmpegError:
-            survey.packets_damaged += 1
-            return
-        self._frames_decoded += len(frames)
-        for frame in frames:
-            self._check_size(frame.width, frame.height)
-            if frame.is_corrupt:
-                survey.frames_corrupt += 1
-            else:
-                yield frame
-
-    def _check_size(self, width: int, height: int) -> None:
-        if width * height > self._limits.max_frame_pixels:
-            raise VideoTooLarge(
-                self._uri, f"{width} x {height} exceeds decode.max_frame_pixels = {self._limits.max_frame_pixels}"
-            )
-
-    def _check_deadline(self) -> None:
+    def _take_packet(self) -> None:
+        self._tally.packets_read += 1
+        if self._on_packet is not None:
+            self._on_packet()
         if self._wall_seconds + time.monotonic() - self._resumed_at > self._limits.deadline_seconds:
             raise DecodeTimeout(
                 self._uri, f"decoding took longer than decode.deadline_seconds = {self._limits.deadline_seconds:g}"
@@ -305,18 +300,3 @@ class _Stopwatch:
     def __exit__(self, *exc_info: object) -> None:
         self._reader._cpu_seconds += time.thread_time() - self._cpu_started
         self._reader._wall_seconds += time.monotonic() - self._reader._resumed_at
-
-
-def _is_cover(stream: VideoStream) -> bool:
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
-
-
-def _start_clock(stream: VideoStream) -> FrameClock:
-    return FrameClock(float(stream.time_base or 0), nominal_frame_seconds(stream))
-
-
-def _take_timed(waiting: deque[VideoFrame], timeline: PacketTimeline, survey: StreamSurvey) -> Iterator[ShownFrame]:
-    """Bring the survey up to date, and take the frames whose time is known by now."""
-    survey.frames_good, survey.observed_seconds = timeline.frames, timeline.end_seconds
-    while waiting and (start_seconds := cast(PacketStamp, waiting[0].opaque).seconds) is not None:
-        yield ShownFrame(frame=waiting.popleft(), start_seconds=start_seconds)

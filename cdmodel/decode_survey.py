@@ -45,6 +45,15 @@ class DecodeSummary:
 
 
 @dataclass(slots=True)
+class DecodeTally:
+    """What all passes over a video have taken so far."""
+
+    frames_decoded: int = 0
+    frames_used: int = 0
+    packets_read: int = 0
+
+
+@dataclass(slots=True)
 class StreamSurvey:
     """What one pass over the stream has seen so far."""
 
@@ -53,12 +62,21 @@ class StreamSurvey:
     packets_damaged: int = 0
     observed_seconds: float = 0.0
     ended: bool = False
+    """Whether the end of the stream was reached."""
+    is_gapless: bool = True
+    """Whether every packet before ``observed_seconds`` was read."""
+
+    def learn_damage(self, other: StreamSurvey) -> None:
+        """Take over what another pass over the same video found broken, where it is more."""
+        self.packets_damaged = max(self.packets_damaged, other.packets_damaged)
+        self.frames_corrupt = max(self.frames_corrupt, other.frames_corrupt)
 
     def restart(self) -> None:
         """Forget everything, before the stream is read from its start again."""
         self.frames_good = self.frames_corrupt = self.packets_damaged = 0
         self.observed_seconds = 0.0
         self.ended = False
+        self.is_gapless = True
 
 
 def find_damage(survey: StreamSurvey, declared_seconds: float | None) -> Damage | None:

@@ -158,10 +158,11 @@ def test_frames_decoded_count_every_pass_and_frames_used_only_what_a_model_saw()
     reader = _reader(encode_flat_video([100] * 40, fps=10))
     _clips(reader, ClipGeometry(frames=2, height=8, width=8))
     first = reader.summary()
-    assert (first.frames_decoded, first.frames_used) == (40, 8)
+    assert 8 <= first.frames_decoded <= 40
+    assert (first.frames_used, first.packets_read) == (8, 40)
     _clips(reader, ClipGeometry(frames=2, height=8, width=8))
     second = reader.summary()
-    assert (second.frames_decoded, second.frames_used) == (80, 16)
+    assert (second.frames_decoded, second.frames_used) == (2 * first.frames_decoded, 16)
     assert second.first_pass_cpu_seconds == first.first_pass_cpu_seconds < second.cpu_seconds
 
 

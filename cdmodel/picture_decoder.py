@@ -1,0 +1,83 @@
+"""Packets in, good frames out: one codec context, with everything that came out of it counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import av
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from cdmodel.decode_limits import DecodeLimits
+from cdmodel.decode_survey import DecodeTally, StreamSurvey
+from cdmodel.errors import UnsupportedCodec
+from cdmodel.open_stream import check_size
+
+SKIPPING_CODECS = ("h264", "hevc", "mpeg2video", "mpeg4")
+"""Those whose decoders leave out single pictures that no other refers to, and hand out all others unchanged. Those of VP9
+know no skipping, and that of AV1 none that changes from packet to packet."""
+Skip = Literal["DEFAULT", "NONREF", "NONKEY"]
+
+
+class PictureDecoder:
+    """Decodes one stream. Damage goes into the survey, work into the tally."""
+
+    def __init__(
+        self, uri: str, context: VideoCodecContext, limits: DecodeLimits, survey: StreamSurvey, tally: DecodeTally
+    ) -> None:
+        self._uri = uri
+        self._context = context
+        self._limits = limits
+        self._survey = survey
+        self._tally = tally
+        self._skip: Skip = "DEFAULT"
+        self._skips_unreferred = context.name in SKIPPING_CODECS
+        self.has_met_damage = False
+        context.copy_opaque = True
+
+    def decode(self, packet: Packet[VideoStream], *, is_wanted: bool = True) -> Iterator[VideoFrame]:
+        """Yield the good frames that the decoder hands out for this packet; of earlier packets, where they are reordered.
+
+        A picture that is not wanted may be left out if no other refers to it.
+        """
+        if self._skips_unreferred and self._skip != "NONKEY":
+            self._set_skip("DEFAULT" if is_wanted else "NONREF")
+        return self._keep_good(packet)
+
+    def skip_all_but_keyframes(self) -> None:
+        """Leave out, from now on, what the decoder itself does not take for a keyframe."""
+        self._set_skip("NONKEY")
+
+    def drain(self) -> Iterator[VideoFrame]:
+        """Yield the good frames that the decoder has kept back, and make it ready for a keyframe."""
+        yield from self._keep_good(None)
+        self._context.flush_buffers()
+
+    def _set_skip(self, skip: Skip) -> None:
+        if skip != self._skip:
+            self._context.skip_frame = skip
+            self._skip = skip
+
+    def _keep_good(self, packet: Packet[VideoStream] | None) -> Iterator[VideoFrame]:
+        try:
+            frames: Sequence[VideoFrame] = self._context.decode(packet)
+        except av.error.DecoderNotFoundError as error:
+            raise UnsupportedCodec(self._uri, f"no decoder for {self._context.name}") from error
+        except av.error.EOFError:
+            # Drained before, with nothing fed since.
+            return
+        except av.error.FFmpegError:
+            self.has_met_damage = True
+            self._survey.packets_damaged += 1
+            return
+        self._tally.frames_decoded += len(frames)
+        for frame in frames:
+            check_size(self._uri, frame.width, frame.height, self._limits)
+            if frame.is_corrupt:
+                self.has_met_damage = True
+                self._survey.frames_corrupt += 1
+            else:
+                yield frame

@@ -1,0 +1,218 @@
+"""One pass over a video that decodes as little as the wanted frames need.
+
+Packets are read in order and timed before they are decoded (``packet_timeline``), so it is known which pictures a clip
+shows. They are held back until a wanted one comes, and let go at the next keyframe if none does: groups of pictures that
+nobody wants are never decoded, a group is decoded from its keyframe to its last wanted picture, and of the pictures between
+those that no other refers to are left out. Where the container has an index, long stretches are jumped over. What comes out
+is bit for bit what a decode of everything would give; wherever that is in doubt, ``PlanBroken`` says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from cdmodel.clip_assembly import ShownFrame
+from cdmodel.decode_plan import PlanBroken, PlanFreedom
+from cdmodel.decode_survey import StreamSurvey
+from cdmodel.frame_clock import FrameClock, start_clock
+from cdmodel.index_jumper import IndexJumper
+from cdmodel.open_stream import OpenStream, read_packets
+from cdmodel.packet_timeline import PacketTimeline, Picture
+from cdmodel.picture_decoder import PictureDecoder
+from cdmodel.wanted_moments import WantedMoments
+
+MOST_HELD_PACKETS = 600
+"""Where keyframes lie further apart, packets are decoded although nobody may want their group: memory stays bounded."""
+
+
+class PlannedPass:
+    """Reads an open stream from its start.
+
+    Args:
+        opened: the stream, at its start.
+        decoder: of the stream.
+        moments: what is wanted.
+        survey: receives what is seen.
+        freedom: what may be left out.
+        keyframes_only: show keyframes alone.
+        index_is_true: an earlier pass has found that the container's clock never jumps.
+        on_packet: called for every packet; may raise.
+    """
+
+    def __init__(
+        self,
+        opened: OpenStream,
+        decoder: PictureDecoder,
+        moments: WantedMoments,
+        survey: StreamSurvey,
+        freedom: PlanFreedom,
+        *,
+        keyframes_only: bool,
+        index_is_true: bool,
+        on_packet: Callable[[], None],
+    ) -> None:
+        self._opened = opened
+        self._decoder = decoder
+        self._moments = moments
+        self._survey = survey
+        self._skips = freedom.skips
+        self._keyframes_only = keyframes_only
+        self._on_packet = on_packet
+        self.clock: FrameClock = start_clock(opened.stream)
+        self._timeline = PacketTimeline(self.clock)
+        self._jumper = IndexJumper(opened, self.clock, index_is_true) if freedom.jumps else None
+        self._queue: deque[Picture] = deque()
+        """In the order of decoding; the first is one whose use is not known yet."""
+        self._candidate: Picture | None = None
+        """The latest timed picture: wanted if a moment lies before the next one."""
+        self._held: list[Picture] = []
+        self._is_decoding = False
+        self._outstanding = 0
+        self._latest_shown_seconds = 0.0
+        self._out: deque[ShownFrame] = deque()
+        if keyframes_only:
+            decoder.skip_all_but_keyframes()
+
+    def frames(self) -> Iterator[ShownFrame]:
+        """Yield the wanted frames in the order they are shown in; without skips, every good frame.
+
+        Raises:
+            PlanBroken: frames may be missing from here on.
+        """
+        for packet in self._packets():
+            self._take(packet)
+            yield from self._emit()
+            if self._has_all():
+                break
+        self._take_rest()
+        yield from self._emit()
+
+    def _packets(self) -> Iterator[Packet[VideoStream]]:
+        for packet in read_packets(self._opened, self._survey, self._on_packet):
+            yield packet
+            while (landed := self._jump()) is not None:
+                self._on_packet()
+                yield landed
+
+    def _take(self, packet: Packet[VideoStream]) -> None:
+        picture = Picture(packet)
+        packet.opaque = picture
+        if packet.is_keyframe or not self._keyframes_only:
+            self._queue.append(picture)
+        for timed in self._timeline.push(picture):
+            self._decide(timed)
+        if self._timeline.doubt and not self._keyframes_only:
+            raise PlanBroken(self._timeline.doubt, lost="stamps")
+        while self._queue and self._queue[0].wanted is not None:
+            self._pass_on(self._queue.popleft())
+
+    def _decide(self, timed: Picture) -> None:
+        """Take the next picture in the order of showing: how long the one before it is shown is known by now."""
+        if self._skips:
+            self._survey.frames_good, self._survey.observed_seconds = self._timeline.frames, self._timeline.end_seconds
+        if self._keyframes_only and not timed.packet.is_keyframe:
+            timed.wanted = False
+            return
+        if self._candidate is not None:
+            assert timed.start_seconds is not None
+            self._candidate.wanted = self._moments.take_until(timed.start_seconds)
+        self._candidate = timed
+
+    def _take_rest(self) -> None:
+        """Decide and decode whatever waits, at the end of the stream or of what is wanted."""
+        for timed in self._timeline.finish():
+            self._decide(timed)
+        if self._candidate is not None:
+            end_seconds = self._timeline.end_seconds
+            self._candidate.wanted = self._moments.take_until(end_seconds) or self._moments.is_any_left(end_seconds)
+        while self._queue:
+            self._pass_on(self._queue.popleft())
+        self._drain()
+
+    def _has_all(self) -> bool:
+        """Tell whether every wanted picture has been read, and the last wanted clip is known to lie inside the video."""
+        return self._moments.next_seconds == math.inf and self._timeline.end_seconds >= self._moments.reach_seconds
+
+    def _pass_on(self, picture: Picture) -> None:
+        """Take a picture, in the order of decoding, of which it is known whether it is wanted."""
+        if not self._skips or self._keyframes_only:
+            if picture.wanted or not self._skips:
+                self._decode(picture)
+            return
+        if picture.packet.is_keyframe and picture.start_seconds is not None:
+            self._begin_group(picture.start_seconds)
+        self._held.append(picture)
+        if picture.wanted or len(self._held) > MOST_HELD_PACKETS:
+            for held in self._held:
+                self._decode(held)
+            self._held.clear()
+
+    def _begin_group(self, keyframe_seconds: float) -> None:
+        """Let go of what is held before a keyframe, unless wanted pictures shown before it are decoded after it."""
+        leading = [picture for picture in self._queue if _is_before(picture, keyframe_seconds)]
+        if any(picture.wanted for picture in leading):
+            return
+        if self._held and self._is_decoding:
+            self._drain()
+        if not self._is_decoding:
+            self._held.clear()
+            for picture in leading:
+                self._queue.remove(picture)
+
+    def _decode(self, picture: Picture) -> None:
+        self._is_decoding = True
+        self._outstanding += bool(picture.wanted)
+        self._show(self._decoder.decode(picture.packet, is_wanted=bool(picture.wanted) or not self._skips))
+
+    def _drain(self) -> None:
+        if self._is_decoding:
+            self._show(self._decoder.drain())
+            self._is_decoding = False
+        if self._skips and self._outstanding:
+            raise PlanBroken("the decoder left out a wanted picture", lost="skips")
+
+    def _show(self, frames: Iterator[VideoFrame]) -> None:
+        for frame in frames:
+            picture = frame.opaque
+            if not isinstance(picture, Picture) or picture.start_seconds is None:
+                raise PlanBroken("the decoder gave a frame of no known packet", lost="stamps")
+            if self._skips and not picture.wanted:
+                continue
+            if picture.start_seconds < self._latest_shown_seconds and not self._keyframes_only:
+                raise PlanBroken("frames came in another order than their stamps", lost="stamps")
+            self._outstanding -= bool(picture.wanted)
+            self._latest_shown_seconds = picture.start_seconds
+            if not self._skips:
+                self._survey.frames_good += 1
+                self._survey.observed_seconds = picture.start_seconds + self.clock.frame_seconds
+            self._out.append(ShownFrame(frame=frame, start_seconds=picture.start_seconds))
+        if self._skips and self._decoder.has_met_damage:
+            raise PlanBroken("a picture is damaged", lost="skips")
+
+    def _emit(self) -> Iterator[ShownFrame]:
+        while self._out:
+            yield self._out.popleft()
+
+    def _jump(self) -> Packet[VideoStream] | None:
+        """Go on at the keyframe before the next wanted moment if that saves reading; return its packet."""
+        jumper, moment_seconds = self._jumper, self._moments.next_seconds
+        if jumper is None or not self._timeline.end_seconds >= self._moments.reach_seconds:
+            return None
+        if not jumper.is_worthwhile(moment_seconds, self._timeline) or any(picture.wanted for picture in self._queue):
+            return None
+        self._drain()
+        self._queue.clear()
+        self._held.clear()
+        self._candidate = None
+        self._survey.is_gapless = False
+        return jumper.land(moment_seconds, self._timeline)
+
+
+def _is_before(picture: Picture, seconds: float) -> bool:
+    return picture.start_seconds is not None and picture.start_seconds < seconds

@@ -1,0 +1,71 @@
+"""The moments of a video that its wanted clips show, one after another, however long the video turns out to be."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Collection, Iterator
+
+from cdmodel.sampling import ClipGeometry, ClipSampling, frame_times, has_clip, nominal_span
+
+
+class WantedMoments:
+    """A cursor over the moments, ascending. Holds those of the clips that lie at the cursor, which may overlap.
+
+    Args:
+        geometry: how many moments of a clip are shown.
+        sampling: where clips lie.
+        wanted: indices of clips; None means all.
+        first_index: clips before this one are not wanted.
+    """
+
+    def __init__(
+        self, geometry: ClipGeometry, sampling: ClipSampling, wanted: Collection[int] | None, first_index: int = 0
+    ) -> None:
+        self._frames = geometry.frames
+        self._sampling = sampling
+        self._indices: Iterator[int] = (
+            itertools.count(first_index)
+            if wanted is None
+            else iter(sorted(index for index in wanted if index >= first_index))
+        )
+        self._waiting: list[tuple[float, int, Iterator[float]]] = []
+        self._upcoming = next(self._indices, None)
+        self.reach_seconds = 0.0
+        """End of the last clip one of whose moments was taken: its span is cut if the video ends before."""
+        self.next_seconds = math.inf
+        """The moment at the cursor; infinite where none is left."""
+        self._look_ahead()
+
+    def take_until(self, end_seconds: float) -> bool:
+        """Move the cursor to ``end_seconds``; tell whether any moment lay before."""
+        if self.next_seconds >= end_seconds:
+            return False
+        while self.next_seconds < end_seconds:
+            _, index, times = self._waiting[0]
+            self.reach_seconds = max(self.reach_seconds, nominal_span(index, self._sampling).end_seconds)
+            following = next(times, None)
+            if following is None:
+                heapq.heappop(self._waiting)
+            else:
+                heapq.heapreplace(self._waiting, (following, index, times))
+            self._look_ahead()
+        return True
+
+    def is_any_left(self, duration_seconds: float) -> bool:
+        """Tell whether a clip that a video of this length has still waits for a moment, which its last frame then shows."""
+        indices = [index for _, index, _ in self._waiting]
+        if self._upcoming is not None:
+            indices.append(self._upcoming)
+        return any(has_clip(index, duration_seconds, self._sampling) for index in indices)
+
+    def _look_ahead(self) -> None:
+        while self._upcoming is not None:
+            span = nominal_span(self._upcoming, self._sampling)
+            if self._waiting and span.start_seconds > self._waiting[0][0]:
+                break
+            times = iter(frame_times(span, self._frames))
+            heapq.heappush(self._waiting, (next(times), self._upcoming, times))
+            self._upcoming = next(self._indices, None)
+        self.next_seconds = self._waiting[0][0] if self._waiting else math.inf
