@@ -46,8 +46,16 @@ class OpenClip:
     index: int
     span: ClipSpan
     times: tuple[float, ...]
-    pixels_TCHW: NDArray[np.uint8]
+    batch_NTCHW: NDArray[np.uint8]
+    """Where its pixels and those of its neighbours go."""
+    row: int
     filled: int = 0
+
+    @property
+    def pixels_TCHW(self) -> NDArray[np.uint8]:  # noqa: N802 - a shape
+        """Its own part of the batch."""
+        pixels_TCHW: NDArray[np.uint8] = self.batch_NTCHW[self.row]
+        return pixels_TCHW
 
     def is_whole(self, end_seconds: float) -> bool:
         """Tell whether all its frames are there and the video is known to go on to its end."""
@@ -61,9 +69,12 @@ class ClipAssembler:
     geometry: ClipGeometry
     sampling: ClipSampling
     wanted: frozenset[int] | None
+    clips_per_batch: int
     next_index: int = 0
     filling: deque[OpenClip] = field(default_factory=deque)
     frames_used: int = 0
+    _batch_NTCHW: NDArray[np.uint8] | None = None
+    _rows_taken: int = 0
     _shown: ShownFrame | None = None
     _converted: NDArray[np.uint8] | None = None
     _reformatter: VideoReformatter = field(default_factory=VideoReformatter)
@@ -103,17 +114,27 @@ class ClipAssembler:
         if span.start_seconds >= end_seconds and self.next_index:
             return False
         if self.wanted is None or self.next_index in self.wanted:
-            size = (self.geometry.frames, 3, self.geometry.height, self.geometry.width)
+            batch_NTCHW, row = self._take_row()
             self.filling.append(
                 OpenClip(
                     index=self.next_index,
                     span=span,
                     times=frame_times(span, self.geometry.frames),
-                    pixels_TCHW=np.empty(size, dtype=np.uint8),
+                    batch_NTCHW=batch_NTCHW,
+                    row=row,
                 )
             )
         self.next_index += 1
         return True
+
+    def _take_row(self) -> tuple[NDArray[np.uint8], int]:
+        """Return the next free place for a clip's pixels: neighbours lie side by side, and leave as one batch uncopied."""
+        if self._batch_NTCHW is None or self._rows_taken == len(self._batch_NTCHW):
+            geometry = self.geometry
+            size = (self.clips_per_batch, geometry.frames, 3, geometry.height, geometry.width)
+            self._batch_NTCHW, self._rows_taken = np.empty(size, dtype=np.uint8), 0
+        self._rows_taken += 1
+        return self._batch_NTCHW, self._rows_taken - 1
 
     def _put(self, clip: OpenClip) -> None:
         assert self._shown is not None
@@ -213,9 +234,14 @@ def _cut(clip: OpenClip, duration_seconds: float) -> OpenClip:
 
 
 def to_batch(clips: Sequence[OpenClip]) -> ClipBatch:
-    """Return filled clips of one video as a batch."""
+    """Return filled clips of one video as a batch; without copying their pixels if they lie side by side."""
+    first = clips[0]
+    if all(clip.batch_NTCHW is first.batch_NTCHW and clip.row == row for row, clip in enumerate(clips, first.row)):
+        pixels_NTCHW = first.batch_NTCHW[first.row : first.row + len(clips)]
+    else:
+        pixels_NTCHW = np.stack([clip.pixels_TCHW for clip in clips])
     return ClipBatch(
         clip_indices=tuple(clip.index for clip in clips),
         spans=tuple(clip.span for clip in clips),
-        pixels_NTCHW=np.stack([clip.pixels_TCHW for clip in clips]),
+        pixels_NTCHW=pixels_NTCHW,
     )

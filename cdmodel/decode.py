@@ -99,7 +99,7 @@ class ClipReader:
         if self._keyframes_only is None:
             self._keyframes_only = geometry.keyframes_only
         batch: list[OpenClip] = []
-        clips = self._clips(geometry, None if wanted is None else frozenset(wanted))
+        clips = self._clips(geometry, None if wanted is None else frozenset(wanted), clips_per_batch)
         while True:
             with _Stopwatch(self):
                 clip = next(clips, None)
@@ -179,12 +179,12 @@ class ClipReader:
             return "sequential"
         return "keyframes" if self._keyframes_only else "planned"
 
-    def _clips(self, geometry: ClipGeometry, wanted: frozenset[int] | None) -> Iterator[OpenClip]:
+    def _clips(self, geometry: ClipGeometry, wanted: frozenset[int] | None, clips_per_batch: int) -> Iterator[OpenClip]:
         """Yield clips from one pass, or from several where the first turns out to rely on too much."""
         survey = self._begin_survey()
         first_index = 0
         while True:
-            assembler = ClipAssembler(geometry, self._sampling, wanted, next_index=first_index)
+            assembler = ClipAssembler(geometry, self._sampling, wanted, clips_per_batch, next_index=first_index)
             try:
                 for clip in self._assemble(assembler, survey):
                     first_index = clip.index + 1

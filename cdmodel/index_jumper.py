@@ -62,8 +62,10 @@ class IndexJumper:
         Raises:
             PlanBroken: the index leads astray.
         """
-        target = self._target(moment_seconds, timeline)
+        target = self._clock.ticks_at(moment_seconds)
         self._has_jumped = True
+        # Where the index is coarser than it seemed, one jump is all it gives for this moment.
+        self._refused_seconds = moment_seconds
         for _ in range(LANDINGS_TRIED):
             try:
                 self._container.seek(target, stream=self._stream)
@@ -82,16 +84,13 @@ class IndexJumper:
         """Return how much of the video a jump would leave out; 0 where none is known to."""
         assert timeline.last_dts is not None
         entries = self._stream.index_entries
-        found = entries.search_timestamp(self._target(moment_seconds, timeline))
+        # An index holds stamps of decoding, which run ahead of those of showing.
+        found = entries.search_timestamp(self._clock.ticks_at(moment_seconds) - timeline.delay_ticks)
         now_seconds = self._clock.at(timeline.last_dts)
         skipped_seconds = self._clock.at(entries[found].timestamp) - now_seconds if found >= 0 else 0.0
         if self._is_matroska and not self._has_jumped and moment_seconds - now_seconds >= BLIND_JUMP_SECONDS:
             return BLIND_JUMP_SECONDS
         return skipped_seconds
-
-    def _target(self, moment_seconds: float, timeline: PacketTimeline) -> int:
-        """Return the stamp to look for: an index holds stamps of decoding, which run ahead of those of showing."""
-        return self._clock.ticks_at(moment_seconds) - timeline.delay_ticks
 
     def _is_index_true(self) -> bool:
         """Tell whether the whole index shows a clock that needs no mending: what is jumped over cannot be looked at."""

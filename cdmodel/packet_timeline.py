@@ -20,9 +20,9 @@ MOST_FRAMES_REORDERED = 16
 
 @dataclass(slots=True, eq=False)
 class Picture:
-    """A packet and what is known of the picture in it."""
+    """What is known of the picture in a packet. It travels with the packet through the decoder, so it must not hold it."""
 
-    packet: Packet[VideoStream]
+    is_keyframe: bool
     start_seconds: float | None = None
     """When it appears; known once every picture shown before it has been seen, and never for one that is not shown."""
     wanted: bool | None = None
@@ -38,7 +38,7 @@ class PacketTimeline:
 
     def __init__(self, clock: FrameClock) -> None:
         self._clock = clock
-        self._waiting: list[tuple[int, int, Picture]] = []
+        self._waiting: list[tuple[int, int, int | None, Picture]] = []
         self._numbers = itertools.count()
         self._first_keyframe_pts: int | None = None
         self._started = False
@@ -57,9 +57,9 @@ class PacketTimeline:
         self.doubt: str | None = None
         """Why the order of showing is not certain; None where it is."""
 
-    def push(self, picture: Picture) -> list[Picture]:
-        """Take the next packet; return the pictures whose time is known by now, in the order they are shown in."""
-        packet, timed = picture.packet, []
+    def push(self, packet: Packet[VideoStream], picture: Picture) -> list[Picture]:
+        """Take the next packet and its picture; return the pictures whose time is known by now, in the order of showing."""
+        timed: list[Picture] = []
         dts = packet.dts
         if dts is not None:
             if self.last_dts is not None and dts < self.last_dts:
@@ -72,9 +72,9 @@ class PacketTimeline:
         elif packet.pts is None:
             self.doubt = "a packet has no presentation time"
             timed += self.finish()
-            timed.append(self._time(picture, None))
+            timed.append(self._time(picture, None, packet.duration))
         else:
-            heapq.heappush(self._waiting, (packet.pts, next(self._numbers), picture))
+            heapq.heappush(self._waiting, (packet.pts, next(self._numbers), packet.duration, picture))
         while self._waiting and (
             len(self._waiting) > MOST_FRAMES_REORDERED or (dts is not None and self._waiting[0][0] <= dts)
         ):
@@ -104,16 +104,16 @@ class PacketTimeline:
         return self._least_pts is None or packet.pts is None or packet.pts >= self._least_pts
 
     def _time_next(self) -> Picture:
-        pts, _, picture = heapq.heappop(self._waiting)
+        pts, _, duration, picture = heapq.heappop(self._waiting)
         if self._latest_pts is not None and pts <= self._latest_pts:
             self.doubt = "two packets have the same presentation time, or come too late for it"
         elif not self.frames and self._first_keyframe_pts is not None and pts < self._first_keyframe_pts:
             self.doubt = "the stream starts with pictures before its first keyframe"
         self._latest_pts = pts
-        return self._time(picture, pts)
+        return self._time(picture, pts, duration)
 
-    def _time(self, picture: Picture, pts: int | None) -> Picture:
-        picture.start_seconds = self.start_seconds = self._clock.read(pts, picture.packet.duration)
+    def _time(self, picture: Picture, pts: int | None, duration: int | None) -> Picture:
+        picture.start_seconds = self.start_seconds = self._clock.read(pts, duration)
         self.frames += 1
         self.end_seconds = self.start_seconds + self._clock.frame_seconds
         return picture

@@ -67,11 +67,11 @@ class PlannedPass:
         self.clock: FrameClock = start_clock(opened.stream)
         self._timeline = PacketTimeline(self.clock)
         self._jumper = IndexJumper(opened, self.clock, index_is_true) if freedom.jumps else None
-        self._queue: deque[Picture] = deque()
+        self._queue: deque[tuple[Packet[VideoStream], Picture]] = deque()
         """In the order of decoding; the first is one whose use is not known yet."""
         self._candidate: Picture | None = None
         """The latest timed picture: wanted if a moment lies before the next one."""
-        self._held: list[Picture] = []
+        self._held: list[tuple[Packet[VideoStream], Picture]] = []
         self._is_decoding = False
         self._outstanding = 0
         self._latest_shown_seconds = 0.0
@@ -101,22 +101,22 @@ class PlannedPass:
                 yield landed
 
     def _take(self, packet: Packet[VideoStream]) -> None:
-        picture = Picture(packet)
+        picture = Picture(packet.is_keyframe)
         packet.opaque = picture
-        if packet.is_keyframe or not self._keyframes_only:
-            self._queue.append(picture)
-        for timed in self._timeline.push(picture):
+        if picture.is_keyframe or not self._keyframes_only:
+            self._queue.append((packet, picture))
+        for timed in self._timeline.push(packet, picture):
             self._decide(timed)
         if self._timeline.doubt and not self._keyframes_only:
             raise PlanBroken(self._timeline.doubt, lost="stamps")
-        while self._queue and self._queue[0].wanted is not None:
-            self._pass_on(self._queue.popleft())
+        while self._queue and self._queue[0][1].wanted is not None:
+            self._pass_on(*self._queue.popleft())
 
     def _decide(self, timed: Picture) -> None:
         """Take the next picture in the order of showing: how long the one before it is shown is known by now."""
         if self._skips:
             self._survey.frames_good, self._survey.observed_seconds = self._timeline.frames, self._timeline.end_seconds
-        if self._keyframes_only and not timed.packet.is_keyframe:
+        if self._keyframes_only and not timed.is_keyframe:
             timed.wanted = False
             return
         if self._candidate is not None:
@@ -132,43 +132,43 @@ class PlannedPass:
             end_seconds = self._timeline.end_seconds
             self._candidate.wanted = self._moments.take_until(end_seconds) or self._moments.is_any_left(end_seconds)
         while self._queue:
-            self._pass_on(self._queue.popleft())
+            self._pass_on(*self._queue.popleft())
         self._drain()
 
     def _has_all(self) -> bool:
         """Tell whether every wanted picture has been read, and the last wanted clip is known to lie inside the video."""
         return self._moments.next_seconds == math.inf and self._timeline.end_seconds >= self._moments.reach_seconds
 
-    def _pass_on(self, picture: Picture) -> None:
+    def _pass_on(self, packet: Packet[VideoStream], picture: Picture) -> None:
         """Take a picture, in the order of decoding, of which it is known whether it is wanted."""
         if not self._skips or self._keyframes_only:
             if picture.wanted or not self._skips:
-                self._decode(picture)
+                self._decode(packet, picture)
             return
-        if picture.packet.is_keyframe and picture.start_seconds is not None:
+        if picture.is_keyframe and picture.start_seconds is not None:
             self._begin_group(picture.start_seconds)
-        self._held.append(picture)
+        self._held.append((packet, picture))
         if picture.wanted or len(self._held) > MOST_HELD_PACKETS:
             for held in self._held:
-                self._decode(held)
+                self._decode(*held)
             self._held.clear()
 
     def _begin_group(self, keyframe_seconds: float) -> None:
         """Let go of what is held before a keyframe, unless wanted pictures shown before it are decoded after it."""
-        leading = [picture for picture in self._queue if _is_before(picture, keyframe_seconds)]
-        if any(picture.wanted for picture in leading):
+        leading = [waiting for waiting in self._queue if _is_before(waiting[1], keyframe_seconds)]
+        if any(picture.wanted for _, picture in leading):
             return
         if self._held and self._is_decoding:
             self._drain()
         if not self._is_decoding:
             self._held.clear()
-            for picture in leading:
-                self._queue.remove(picture)
+            for waiting in leading:
+                self._queue.remove(waiting)
 
-    def _decode(self, picture: Picture) -> None:
+    def _decode(self, packet: Packet[VideoStream], picture: Picture) -> None:
         self._is_decoding = True
         self._outstanding += bool(picture.wanted)
-        self._show(self._decoder.decode(picture.packet, is_wanted=bool(picture.wanted) or not self._skips))
+        self._show(self._decoder.decode(packet, is_wanted=bool(picture.wanted) or not self._skips))
 
     def _drain(self) -> None:
         if self._is_decoding:
@@ -202,9 +202,9 @@ class PlannedPass:
     def _jump(self) -> Packet[VideoStream] | None:
         """Go on at the keyframe before the next wanted moment if that saves reading; return its packet."""
         jumper, moment_seconds = self._jumper, self._moments.next_seconds
-        if jumper is None or not self._timeline.end_seconds >= self._moments.reach_seconds:
+        if jumper is None or not jumper.is_worthwhile(moment_seconds, self._timeline):
             return None
-        if not jumper.is_worthwhile(moment_seconds, self._timeline) or any(picture.wanted for picture in self._queue):
+        if any(picture.wanted for _, picture in self._queue):
             return None
         self._drain()
         self._queue.clear()

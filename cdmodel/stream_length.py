@@ -25,10 +25,10 @@ def measure_length(
     jumper = IndexJumper(opened, clock, index_is_true=False)
     end_seconds = opened.declared.duration_seconds or 0.0
     for packet in read_packets(opened, survey, on_packet):
-        timeline.push(Picture(packet))
+        timeline.push(packet, Picture(packet.is_keyframe))
         if freedom.jumps and jumper.is_worthwhile(end_seconds, timeline):
             survey.is_gapless = False
-            timeline.push(Picture(jumper.land(end_seconds, timeline)))
+            timeline.push(jumper.land(end_seconds, timeline), Picture(is_keyframe=True))
     timeline.finish()
     if timeline.doubt is not None:
         raise PlanBroken(timeline.doubt, lost="stamps")

@@ -221,8 +221,8 @@ def _time_packets(times: list[tuple[int | None, int | None]]) -> list[Picture]:
     for pts, dts in times:
         packet = av.Packet(b"picture")
         packet.pts, packet.dts, packet.is_keyframe = pts, dts, not pictures
-        pictures.append(Picture(packet))
-        timeline.push(pictures[-1])
+        pictures.append(Picture(packet.is_keyframe))
+        timeline.push(packet, pictures[-1])
     timeline.finish()
     assert timeline.frames == len(times)
     return pictures
