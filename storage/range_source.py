@@ -152,6 +152,7 @@ def _get_any(filesystem: Any, path: str, meter: ReadMeter, start: int, end: int,
 
 
 async def _get_s3(filesystem: Any, path: str, facts: ObjectFacts, meter: ReadMeter, start: int, end: int) -> bytearray:
+    import aiohttp
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError  # type: ignore[import-untyped]
     from s3fs.errors import translate_boto_error
 
@@ -176,7 +177,7 @@ async def _get_s3(filesystem: Any, path: str, facts: ObjectFacts, meter: ReadMet
     try:
         _check_answer(answer.get("ContentRange"), answer["ContentLength"], answer.get("ETag"), facts, start, end)
         return await _receive(answer["Body"].read, end - start, meter)
-    except BotoCoreError as error:
+    except (BotoCoreError, aiohttp.ClientError) as error:
         raise BrokenAnswer(f"the answer broke off ({type(error).__name__})") from error
     finally:
         answer["Body"].close()

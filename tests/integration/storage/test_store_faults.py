@@ -25,7 +25,7 @@ from storage.video_file import VideoFile, open_video
 
 CONTENT = random.Random(0).randbytes(5 * MIB)
 RANGES = ReadAhead(whole_file_bytes=0)
-IMPATIENT = Patience(wait_seconds=0.01, silence_seconds=2.0)
+IMPATIENT = Patience(wait_seconds=0.01, silence_seconds=3.0, bytes_per_second=10**8)
 SOON_SECONDS = 15.0
 PASSING: tuple[Fault, ...] = ("503", "reset", "cut", "elsewhere")
 LASTING: tuple[Fault, ...] = (*PASSING, "stall")
@@ -69,7 +69,8 @@ def test_a_fault_that_passes_costs_a_request_and_no_byte(fault: Fault, video: Vi
     with _open(video) as file:
         assert _read_in_pieces(file) == CONTENT
         assert len(server.ranges) == 4
-        assert file.read_requests == 4 + server.lookups
+        # A request that a dying connection swallowed is sent again below us, and counted once.
+        assert file.read_requests == (3 if fault == "reset" else 4) + server.lookups
         assert file.bytes_read == len(CONTENT) + (CUT_AFTER_BYTES if fault == "cut" else 0)
 
 
@@ -86,8 +87,9 @@ def test_a_fault_that_lasts_is_an_error_soon_and_never_the_end_of_the_file(
             file.read(1000)
         assert time.monotonic() - started < SOON_SECONDS
         assert "\n" not in str(caught.value)
-        assert 2 <= len(server.ranges) <= 1 + IMPATIENT.attempts
-        assert file.read_requests == len(server.ranges) + server.lookups
+        attempts = 1 if fault == "stall" else IMPATIENT.attempts
+        assert file.read_requests == 1 + attempts + server.lookups
+        assert 1 + attempts <= len(server.ranges) <= 1 + (2 * attempts if fault == "reset" else attempts)
         # What was read before is still there.
         file.seek(0)
         assert file.read(1000) == CONTENT[:1000]
@@ -164,7 +166,7 @@ def test_a_video_behind_a_bad_line_is_read_whole_or_fails(
                         _read_in_pieces(file)
                 else:
                     assert _read_in_pieces(file) == CONTENT
-                    assert file.read_requests > 3
+                    assert file.read_requests >= 3
         finally:
             proxy.terminate()
 
