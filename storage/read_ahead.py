@@ -17,6 +17,8 @@ class ReadAhead:
 
     first_bytes: int = MIB
     """Taken after a jump. A few groups of pictures of a common video."""
+    before_bytes: int = MIB // 8
+    """Taken besides, from before the place that was jumped to: transport streams are searched backwards in small steps."""
     most_bytes: int = 16 * MIB
     """Taken at most: each request of an unbroken run takes twice what the one before took, up to this."""
     whole_file_bytes: int = 32 * MIB
@@ -27,8 +29,15 @@ class ReadAhead:
     def __post_init__(self) -> None:
         if not 0 < self.first_bytes <= self.most_bytes:
             raise ValueError("first_bytes must be positive and at most most_bytes")
-        if max(self.whole_file_bytes, self.most_bytes + self.first_bytes) > self.kept_bytes:
+        if self.before_bytes < 0:
+            raise ValueError("before_bytes must not be negative")
+        if max(self.whole_file_bytes, self.most_request_bytes) > self.kept_bytes:
             raise ValueError("kept_bytes must hold a whole file and the longest request")
+
+    @property
+    def most_request_bytes(self) -> int:
+        """Return the size that no request exceeds, unless a file comes whole."""
+        return self.before_bytes + self.most_bytes + self.first_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +63,7 @@ class PlannedFetch:
 def plan_fetch(start: int, end: int, hole: Hole, file_bytes: int, settings: ReadAhead) -> PlannedFetch:
     """Return the request for the missing bytes from ``start`` on.
 
-    It never overlaps what is kept and has at most ``most_bytes + first_bytes``, unless the file comes whole. It always holds
-    ``start`` but may end before ``end``: ask again for the rest.
+    It never overlaps what is kept and always holds ``start``, but may end before ``end``: ask again for the rest.
 
     Args:
         start: first byte wanted; inside the hole.
@@ -69,8 +77,9 @@ def plan_fetch(start: int, end: int, hole: Hole, file_bytes: int, settings: Read
     # A reader that steps over a little (the packets of a stream nobody asked for) still runs forward.
     goes_on = hole.read_ahead_bytes > 0 and start - hole.start <= settings.first_bytes
     read_ahead = min(2 * hole.read_ahead_bytes, settings.most_bytes) if goes_on else settings.first_bytes
+    first = start if goes_on else max(start - settings.before_bytes, hole.start)
     stop = min(start + max(read_ahead, min(end - start, settings.most_bytes)), hole.end)
     if hole.end - stop <= settings.first_bytes:
         # The rest of a hole costs less than a request of its own.
         stop = hole.end
-    return PlannedFetch(start=start, end=stop, read_ahead_bytes=read_ahead)
+    return PlannedFetch(start=first, end=stop, read_ahead_bytes=read_ahead)

@@ -91,7 +91,7 @@ def test_the_ends_of_a_large_video_cost_two_requests_and_not_the_whole(bucket: s
     content = os.urandom(3 * MIB)
     open_store(bucket).create("large.mp4", content)
     (large,) = list_videos(f"{bucket}/large.mp4", NO_RULES).videos
-    with open_video(large, ReadAhead(whole_file_bytes=0)) as file:
+    with open_video(large, ReadAhead(whole_file_bytes=0, before_bytes=0)) as file:
         assert file.read(10) == content[:10]
         file.seek(-10, os.SEEK_END)
         assert file.read() == content[-10:]

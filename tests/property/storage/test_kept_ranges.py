@@ -15,11 +15,13 @@ CONTENT = random.Random(0).randbytes(5000)
 
 @st.composite
 def settings_of_read_ahead(draw: st.DrawFn) -> ReadAhead:
-    first = draw(st.integers(1, 60))
+    first = draw(st.integers(10, 60))
     most = draw(st.integers(first, 300))
-    kept = draw(st.integers(first + most, 2000))
+    before = draw(st.integers(0, 60))
+    kept = draw(st.integers(before + most + first, 2000))
     return ReadAhead(
         first_bytes=first,
+        before_bytes=before,
         most_bytes=most,
         whole_file_bytes=draw(st.sampled_from((0, kept // 2, kept))),
         kept_bytes=kept,
