@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.exceptions import FSTimeoutError
 
-from storage.drivers import REQUEST_ATTEMPTS, path_in_filesystem, protocols_of
+from storage.drivers import REQUEST_ATTEMPTS, one_line, path_in_filesystem, protocols_of
 from storage.read_meter import ReadMeter
 
 CHUNK_BYTES = 2**18
@@ -128,6 +128,28 @@ def open_range_source(
     else:
         get = partial(_get_any, filesystem, path, meter)
     return RangeSource(get=get, patience=patience or Patience())
+
+
+def look_up_object(filesystem: Any, uri: str, meter: ReadMeter, patience: Patience) -> dict[str, Any]:
+    """Return what fsspec knows of an object: ``size``, ``type`` and, where the store tells one, ``ETag``. One request.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError, or what the driver raises: the store failed, or did not answer in time.
+    """
+    path = path_in_filesystem(uri)
+    meter.read_requests += 1
+    try:
+        if isinstance(filesystem, AsyncFileSystem):
+            return dict(filesystem.info(path, timeout=patience.seconds_for(0)))
+        return dict(filesystem.info(path))
+    except FSTimeoutError as error:
+        raise TimeoutError(f"no answer within {patience.seconds_for(0):.0f} s") from error
+    except FileNotFoundError as error:
+        # For HTTP, fsspec says so whatever went wrong.
+        if "http" not in protocols_of(filesystem) or getattr(error.__cause__, "status", None) in (404, 410):
+            raise
+        raise OSError(one_line(error.__cause__ or error)) from error
 
 
 def _sync(

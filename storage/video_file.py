@@ -11,10 +11,17 @@ from typing import Any
 
 from cdmodel.errors import UsageError, VideoError, VideoNotFound, VideoStorageError, VideoUnreadable
 from cdmodel.types import VideoRef
-from storage.drivers import filesystem_of, one_line, path_in_filesystem, store_errors
+from storage.drivers import filesystem_of, one_line, store_errors
 from storage.kept_ranges import KeptRangesFile
 from storage.range_file import RangeFile
-from storage.range_source import ObjectChanged, ObjectFacts, Patience, open_range_source, plain_etag
+from storage.range_source import (
+    ObjectChanged,
+    ObjectFacts,
+    Patience,
+    look_up_object,
+    open_range_source,
+    plain_etag,
+)
 from storage.read_ahead import ReadAhead
 from storage.read_meter import ReadMeter
 from storage.uri import is_local, local_path, split_url
@@ -74,7 +81,7 @@ def _open_remote(video: VideoRef, meter: ReadMeter, read_ahead: ReadAhead, patie
         filesystem = filesystem_of(video.uri)
     except UsageError as error:
         raise VideoUnreadable(video.uri, error.reason) from error
-    facts = _listed_facts(video) or _look_up(filesystem, video.uri, meter)
+    facts = _listed_facts(video) or _look_up(filesystem, video.uri, meter, patience)
     source = open_range_source(filesystem, video.uri, facts, meter, patience)
     return KeptRangesFile(source.fetch, facts.size_bytes, read_ahead)
 
@@ -89,15 +96,8 @@ def _listed_facts(video: VideoRef) -> ObjectFacts | None:
     return ObjectFacts(size_bytes=video.size_bytes, etag=video.video_version)
 
 
-def _look_up(filesystem: Any, uri: str, meter: ReadMeter) -> ObjectFacts:
-    meter.read_requests += 1
-    try:
-        info = filesystem.info(path_in_filesystem(uri))
-    except FileNotFoundError as error:
-        # For HTTP, fsspec says so whatever went wrong.
-        if split_url(uri)[0] not in ("http", "https") or getattr(error.__cause__, "status", None) in (404, 410):
-            raise
-        raise OSError(one_line(error.__cause__ or error)) from error
+def _look_up(filesystem: Any, uri: str, meter: ReadMeter, patience: Patience) -> ObjectFacts:
+    info = look_up_object(filesystem, uri, meter, patience)
     if info.get("type", "file") != "file":
         raise VideoUnreadable(uri, "a folder, not a file")
     if info.get("size") is None:

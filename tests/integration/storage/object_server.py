@@ -27,6 +27,8 @@ class ObjectServer:
     ranges: list[tuple[int, int]] = field(default_factory=list)
     """Asked for by GET, half-open."""
     lookups: int = 0
+    """HEADs."""
+    lookups_stall: bool = False
     port: int = 0
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -73,6 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self.state.lookups += 1
+        if self.state.lookups_stall:
+            self.state.stopped.wait(STALL_SECONDS)
         self._headers(200, len(self.state.content))
 
     def do_GET(self) -> None:

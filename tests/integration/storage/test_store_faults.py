@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import av
 import pytest
 from object_server import CUT_AFTER_BYTES, Fault, ObjectServer, serve_object
 
@@ -124,6 +126,20 @@ def test_a_server_without_ranges_gives_small_videos_whole_and_large_ones_not(vid
         file.seek(4 * MIB)
         with pytest.raises(VideoStorageError, match="no ranges"):
             file.read()
+
+
+def test_a_video_that_cannot_be_looked_up_is_an_error_soon(video: VideoRef, server: ObjectServer):
+    server.lookups_stall = True
+    started = time.monotonic()
+    with pytest.raises(VideoStorageError, match="no answer within 3 s"):
+        _open(replace(video, size_bytes=None))
+    assert time.monotonic() - started < SOON_SECONDS
+
+
+def test_a_decoder_hears_of_a_fault_as_it_is(video: VideoRef, server: ObjectServer):
+    server.faults = ["cut"]
+    with _open(video) as file, pytest.raises(VideoStorageError, match="broke off"), av.open(file):
+        pass
 
 
 def test_a_web_server_that_is_down_is_no_missing_video(server: ObjectServer):
