@@ -39,6 +39,7 @@ class KeptRangesFile:
         self._kept: list[_Kept] = []
         """Ascending by start; never overlapping."""
         self._clock = 0
+        self._closed = False
 
     @property
     def kept_bytes(self) -> int:
@@ -47,6 +48,8 @@ class KeptRangesFile:
 
     def read(self, size: int = -1) -> bytes:
         """Return up to ``size`` bytes, all of the rest if negative; fewer only at the end."""
+        if self._closed:
+            raise ValueError("the file is closed")
         end = self._size_bytes if size < 0 else min(self._position + size, self._size_bytes)
         pieces = io.BytesIO()
         for piece in self._pieces(self._position, end):
@@ -67,7 +70,8 @@ class KeptRangesFile:
         return self._position
 
     def close(self) -> None:
-        """Let go of what is kept."""
+        """Let go of what is kept; nothing can be read afterwards."""
+        self._closed = True
         self._kept.clear()
 
     def _pieces(self, start: int, end: int) -> Iterator[memoryview]:

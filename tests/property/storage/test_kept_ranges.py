@@ -95,3 +95,34 @@ def test_a_read_that_failed_can_be_tried_again():
         file.read(3)
     assert file.tell() == 2
     assert file.read(3) == b"cde"
+
+
+@given(seed=st.integers(0, 2**32), index_in_front=st.booleans())
+def test_ten_clips_of_an_hour_cost_at_most_16_requests_and_20_mb(seed: int, index_in_front: bool):
+    """An access like that of a decoder: the index, then half a megabyte at each of ten places, in its own small steps."""
+    size_bytes, index_bytes, clip_bytes, step_bytes = 413_000_000, 1_100_000, 500_000, 32_768
+    places = random.Random(seed)
+    requests: list[int] = []
+
+    def fetch(start: int, end: int) -> bytes:
+        requests.append(end - start)
+        return bytes(end - start)
+
+    file = KeptRangesFile(fetch, size_bytes, ReadAhead())
+    spans = [(0, step_bytes), (0, index_bytes) if index_in_front else (size_bytes - index_bytes, size_bytes)]
+    spans += [(start, start + clip_bytes) for start in sorted(places.sample(range(size_bytes - clip_bytes), 10))]
+    for start, end in spans:
+        file.seek(start)
+        while file.tell() < end:
+            file.read(step_bytes)
+    assert len(requests) <= 16
+    assert sum(requests) <= 20_000_000
+
+
+def test_a_closed_file_holds_nothing_and_fetches_nothing():
+    store = CountingStore(100, ReadAhead())
+    store.file.read(10)
+    store.file.close()
+    assert store.file.kept_bytes == 0
+    with pytest.raises(ValueError, match="closed"):
+        store.file.read(10)
