@@ -14,14 +14,8 @@ from cdmodel.types import VideoRef
 from storage.drivers import filesystem_of, one_line, store_errors
 from storage.kept_ranges import KeptRangesFile
 from storage.range_file import RangeFile
-from storage.range_source import (
-    ObjectChanged,
-    ObjectFacts,
-    Patience,
-    look_up_object,
-    open_range_source,
-    plain_etag,
-)
+from storage.range_requests import ObjectChanged, ObjectFacts, plain_etag
+from storage.range_source import Patience, look_up_object, open_range_source
 from storage.read_ahead import ReadAhead
 from storage.read_meter import ReadMeter
 from storage.uri import is_local, local_path, split_url

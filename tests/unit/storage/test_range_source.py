@@ -9,7 +9,8 @@ from fsspec.exceptions import FSTimeoutError
 
 from cdmodel.errors import VideoNotFound
 from cdmodel.types import VideoRef
-from storage.range_source import BrokenAnswer, ObjectChanged, Patience, RangeSource, plain_etag
+from storage.range_requests import BrokenAnswer, ObjectChanged, plain_etag
+from storage.range_source import Patience, RangeSource
 from storage.read_ahead import MIB
 from storage.video_file import open_video
 
