@@ -1,9 +1,9 @@
 """What reading videos from an object store costs in requests and bytes, and what that takes at its prices.
 
-The store is a file on disk behind a counter. Seconds are modelled: 30 ms for a request, 100 MB/s for what it brings, one after
-another (fsspec's adaptive cache sends several at once, so that its time is too high; its counts are right). Others: the caches of fsspec, and downloading the file first. Ratio = other / ours. The
-reader seeks, then demuxes to the end of a clip, as a decoder does; it decodes nothing.
-Usage: python benchmarks/bench_remote_reads.py [--json]
+The store is a file on disk behind a counter. Seconds are modelled: 30 ms for a request, 100 MB/s for what it brings, one
+after another (fsspec's adaptive cache sends several at once, so its time is too high; its counts are right). Others: the
+caches of fsspec, and downloading the file first. Ratio = other / ours. The reader seeks, then demuxes to the end of a clip,
+as a decoder does; it decodes nothing. Usage: python benchmarks/bench_remote_reads.py [--json]
 """
 
 from __future__ import annotations
