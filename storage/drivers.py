@@ -87,7 +87,7 @@ def _s3() -> Any:
         config_kwargs={
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "read_timeout": READ_TIMEOUT_SECONDS,
-            "retries": {"mode": "standard", "max_attempts": REQUEST_ATTEMPTS},
+            "retries": {"mode": "standard", "total_max_attempts": REQUEST_ATTEMPTS},
         },
     )
     filesystem.retries = BODY_ATTEMPTS

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cdmodel.errors import LabelingError
+from storage.read_meter import ReadMeter
 
 
 class RangeFile(io.RawIOBase):
@@ -15,17 +16,13 @@ class RangeFile(io.RawIOBase):
     Not safe for use by two threads at once. Close it, or use it as a context manager.
     """
 
-    bytes_read: int
-    """Bytes asked of the store so far; read-ahead counts, seeking does not."""
-    read_requests: int
-    """Range requests to an object store, read calls on a disk."""
-
     def __init__(
         self,
         file: Any,
         name: str,
         errors: Callable[[], tuple[type[BaseException], ...]],
         translate: Callable[[BaseException], LabelingError],
+        meter: ReadMeter | None = None,
     ) -> None:
         """Wrap an open file.
 
@@ -34,15 +31,25 @@ class RangeFile(io.RawIOBase):
             name: URI, for messages and for decoders that look at it.
             errors: what the store below may raise; asked only when something was raised.
             translate: turns one of them into ours.
+            meter: counts what the file below costs; None where reading is to be counted here.
         """
         super().__init__()
         self.name = name
-        self.bytes_read = 0
-        self.read_requests = 0
+        self._meter = meter or ReadMeter()
         self._file = file
         self._errors = errors
         self._translate = translate
-        self._counts_itself = not self._count_fetches()
+        self._counts_itself = meter is None and not self._count_fetches()
+
+    @property
+    def bytes_read(self) -> int:
+        """Return the bytes that came from the store so far; read-ahead counts, seeking does not."""
+        return self._meter.bytes_read
+
+    @property
+    def read_requests(self) -> int:
+        """Return the requests to an object store, or the read calls on a disk."""
+        return self._meter.read_requests
 
     def read(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes, all of the rest if negative; fewer only at the end.
@@ -55,7 +62,7 @@ class RangeFile(io.RawIOBase):
         except self._errors() as error:
             raise self._translate(error) from error
         if self._counts_itself:
-            self._count(len(data))
+            self._meter.count(len(data))
         return data
 
     def readinto(self, buffer: Any, /) -> int:
@@ -102,12 +109,8 @@ class RangeFile(io.RawIOBase):
 
         def counted(start: int, end: int) -> bytes:
             data: bytes = fetch(start, end)
-            self._count(len(data))
+            self._meter.count(len(data))
             return data
 
         cache.fetcher = counted
         return True
-
-    def _count(self, size: int) -> None:
-        self.read_requests += 1
-        self.bytes_read += size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from errno import EACCES, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENXIO, EPERM
 from functools import partial
@@ -10,11 +11,16 @@ from typing import Any
 
 from cdmodel.errors import UsageError, VideoError, VideoNotFound, VideoStorageError, VideoUnreadable
 from cdmodel.types import VideoRef
-from storage.drivers import filesystem_of, one_line, open_remote, path_in_filesystem, store_errors
+from storage.drivers import filesystem_of, one_line, store_errors
+from storage.kept_ranges import KeptRangesFile
 from storage.range_file import RangeFile
-from storage.uri import is_local, local_path
+from storage.range_requests import ObjectChanged, ObjectFacts, plain_etag
+from storage.range_source import Patience, look_up_object, open_range_source
+from storage.read_ahead import ReadAhead
+from storage.read_meter import ReadMeter
+from storage.uri import is_local, local_path, split_url
 
-READ_AHEAD_BYTES = 2**20
+_S3_ETAG = re.compile(r"[0-9a-f]{32}(-\d+)?")
 _MISSING = (ENOENT, ENOTDIR, ENAMETOOLONG)
 _REFUSED = (EACCES, EPERM, EISDIR, ELOOP, ENXIO)
 
@@ -27,21 +33,32 @@ class VideoFile(RangeFile):
         return self
 
 
-def open_video(video: VideoRef) -> VideoFile:
+def open_video(video: VideoRef, read_ahead: ReadAhead | None = None, patience: Patience | None = None) -> VideoFile:
     """Open a video for reading. Never waits for a writer, as a named pipe would have it.
 
-    The file's methods raise the same errors.
+    In an object store it is the version that was listed or none: a video whose size and etag are known costs no request until
+    it is read. The file's methods raise the same errors.
+
+    Args:
+        video: what to open.
+        read_ahead: how much a request takes and how much is kept; for object stores only.
+        patience: when to give up on a request; for object stores only.
 
     Raises:
         VideoNotFound: nothing stands at the URI.
         VideoUnreadable: it is no regular file, or access is denied.
-        VideoStorageError: the store failed after its retries.
+        VideoStorageError: the store failed after its retries, or holds another version by now.
     """
+    meter = None
     try:
-        file = _open_on_disk(video.uri) if is_local(video.uri) else _open_remote(video.uri)
+        if is_local(video.uri):
+            file = _open_on_disk(video.uri)
+        else:
+            meter = ReadMeter()
+            file = _open_remote(video, meter, read_ahead or ReadAhead(), patience or Patience())
     except store_errors() as error:
         raise _to_video_error(video.uri, error) from error
-    return VideoFile(file, video.uri, store_errors, partial(_to_video_error, video.uri))
+    return VideoFile(file, video.uri, store_errors, partial(_to_video_error, video.uri), meter)
 
 
 def _open_on_disk(uri: str) -> Any:
@@ -53,16 +70,33 @@ def _open_on_disk(uri: str) -> Any:
     return os.fdopen(descriptor, "rb", buffering=0)
 
 
-def _open_remote(uri: str) -> Any:
+def _open_remote(video: VideoRef, meter: ReadMeter, read_ahead: ReadAhead, patience: Patience) -> KeptRangesFile:
     try:
-        filesystem = filesystem_of(uri)
+        filesystem = filesystem_of(video.uri)
     except UsageError as error:
-        raise VideoUnreadable(uri, error.reason) from error
-    path = path_in_filesystem(uri)
-    file = open_remote(filesystem, path, READ_AHEAD_BYTES)
-    if getattr(file, "details", {}).get("type", "file") != "file":
+        raise VideoUnreadable(video.uri, error.reason) from error
+    facts = _listed_facts(video) or _look_up(filesystem, video.uri, meter, patience)
+    source = open_range_source(filesystem, video.uri, facts, meter, patience)
+    return KeptRangesFile(source.fetch, facts.size_bytes, read_ahead)
+
+
+def _listed_facts(video: VideoRef) -> ObjectFacts | None:
+    """Return what a listing told, if that is enough to hold the store to it."""
+    scheme, _ = split_url(video.uri)
+    if not video.size_bytes or scheme not in ("s3", "s3a"):
+        return None
+    if not _S3_ETAG.fullmatch(video.video_version):
+        return None
+    return ObjectFacts(size_bytes=video.size_bytes, etag=video.video_version)
+
+
+def _look_up(filesystem: Any, uri: str, meter: ReadMeter, patience: Patience) -> ObjectFacts:
+    info = look_up_object(filesystem, uri, meter, patience)
+    if info.get("type", "file") != "file":
         raise VideoUnreadable(uri, "a folder, not a file")
-    return file
+    if info.get("size") is None:
+        raise VideoUnreadable(uri, "the server does not tell its size")
+    return ObjectFacts(size_bytes=info["size"], etag=plain_etag(info.get("ETag") or "") or None)
 
 
 def _to_video_error(uri: str, error: BaseException) -> VideoError:
@@ -71,4 +105,6 @@ def _to_video_error(uri: str, error: BaseException) -> VideoError:
         return VideoNotFound(uri, "does not exist")
     if isinstance(error, PermissionError | IsADirectoryError) or number in _REFUSED:
         return VideoUnreadable(uri, f"cannot be opened ({one_line(error)})")
+    if isinstance(error, ObjectChanged):
+        return VideoStorageError(uri, f"changed since it was listed or opened: {one_line(error)}")
     return VideoStorageError(uri, f"the store failed: {one_line(error)}")

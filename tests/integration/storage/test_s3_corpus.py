@@ -8,8 +8,9 @@ from cdmodel.errors import SourceError, VideoNotFound, VideoStorageError, VideoU
 from cdmodel.types import VideoRef
 from storage.corpus import CorpusRules, list_videos, open_video
 from storage.filesystem import Store, open_store
+from storage.read_ahead import MIB, ReadAhead
 
-MIB = 2**20
+RANGES = ReadAhead(whole_file_bytes=0)
 
 
 @pytest.fixture
@@ -75,23 +76,51 @@ def test_a_listing_and_a_manifest_give_a_video_the_same_identity(store: Store):
     assert listed == named
 
 
-def test_reading_counts_range_requests_and_their_bytes(store: Store):
-    content = bytes(range(256)) * (4 * MIB // 256)
+def test_reading_counts_requests_and_their_bytes(store: Store):
+    content = bytes(range(256)) * (8 * MIB // 256)
     store.create("a.mp4", content)
-    with open_video(_ref(f"{store.root}/a.mp4")) as file:
-        assert file.read_requests == 0
+    with open_video(_ref(f"{store.root}/a.mp4"), RANGES) as file:
+        # Nothing is known of it: one request looks it up.
+        assert (file.read_requests, file.bytes_read) == (1, 0)
         assert b"".join(iter(lambda: file.read(32768), b"")) == content
-        assert 2 <= file.read_requests <= 5
-        assert file.bytes_read == len(content)
+        # 1, 2, then 4 MiB and the rest of 1.
+        assert (file.read_requests, file.bytes_read) == (4, len(content))
         file.seek(0)
-        file.read(10)
-        assert file.bytes_read > len(content)
+        assert file.read() == content
+        assert (file.read_requests, file.bytes_read) == (4, len(content))
+
+
+def test_a_listed_video_is_not_looked_up_again(store: Store):
+    store.create("a.mp4", b"12345")
+    (listed,) = list_videos(store.root, CorpusRules()).videos
+    with open_video(listed) as file:
+        assert file.read_requests == 0
+        assert file.read() == b"12345"
+        assert (file.read_requests, file.bytes_read) == (1, 5)
+
+
+def test_a_video_that_went_away_since_it_was_listed_is_not_found(store: Store):
+    store.create("a.mp4", b"12345")
+    (listed,) = list_videos(store.root, CorpusRules()).videos
+    store.delete("a.mp4")
+    with open_video(listed) as file, pytest.raises(VideoNotFound):
+        file.read()
+
+
+def test_a_video_that_was_replaced_since_it_was_listed_is_not_read(store: Store):
+    store.create("a.mp4", b"12345")
+    (listed,) = list_videos(store.root, CorpusRules()).videos
+    for other in (b"54321", b"1234", b"123456"):
+        store.delete("a.mp4")
+        store.create("a.mp4", other)
+        with open_video(listed) as file, pytest.raises(VideoStorageError, match="changed"):
+            file.read()
 
 
 def test_a_video_is_read_wherever_a_decoder_seeks(store: Store):
     content = bytes(range(256)) * (3 * MIB // 256)
     store.create("a.mp4", content)
-    with open_video(_ref(f"{store.root}/a.mp4")) as file:
+    with open_video(_ref(f"{store.root}/a.mp4"), RANGES) as file:
         for offset in (0, 2 * MIB + 5, MIB - 3, 3 * MIB - 10):
             file.seek(offset)
             assert file.read(100) == content[offset : offset + 100]
@@ -116,10 +145,10 @@ def test_what_is_gone_is_not_found_and_a_prefix_is_unreadable(store: Store):
 
 def test_a_video_that_is_replaced_while_it_is_read_is_not_mixed(store: Store):
     store.create("a.mp4", bytes(4 * MIB))
-    with open_video(_ref(f"{store.root}/a.mp4")) as file:
+    with open_video(_ref(f"{store.root}/a.mp4"), RANGES) as file:
         file.read(10)
         store.delete("a.mp4")
         store.create("a.mp4", b"\x01" * (4 * MIB))
         file.seek(3 * MIB)
-        with pytest.raises(VideoStorageError):
+        with pytest.raises(VideoStorageError, match="changed"):
             file.read(10)

@@ -17,8 +17,8 @@ from cdmodel.types import VideoRef
 from storage.corpus import CorpusRules, list_videos, open_video
 from storage.filesystem import open_store
 from storage.output import check_output, check_writable
+from storage.read_ahead import MIB, ReadAhead
 from storage.run_store import list_runs
-from storage.video_file import READ_AHEAD_BYTES
 from storage.views import read_predictions, run_query
 from tasks.verify_output import verify_output
 
@@ -88,15 +88,26 @@ def test_a_corpus_in_a_bucket_reads_as_it_does_on_disk(bucket: str, tmp_path: Pa
 
 
 def test_the_ends_of_a_large_video_cost_two_requests_and_not_the_whole(bucket: str):
-    content = os.urandom(3 * READ_AHEAD_BYTES)
+    content = os.urandom(3 * MIB)
     open_store(bucket).create("large.mp4", content)
     (large,) = list_videos(f"{bucket}/large.mp4", NO_RULES).videos
-    with open_video(large) as file:
+    with open_video(large, ReadAhead(whole_file_bytes=0, before_bytes=0)) as file:
         assert file.read(10) == content[:10]
         file.seek(-10, os.SEEK_END)
         assert file.read() == content[-10:]
         assert file.read_requests == 2
-        assert file.bytes_read < len(content)
+        assert file.bytes_read == MIB + 10
+
+
+def test_a_small_video_costs_one_request_however_often_it_is_read(bucket: str):
+    content = os.urandom(3 * MIB)
+    open_store(bucket).create("small.mp4", content)
+    (small,) = list_videos(bucket, NO_RULES).videos
+    with open_video(small) as file:
+        for offset in (2 * MIB, 0, MIB, 0):
+            file.seek(offset)
+            assert file.read() == content[offset:]
+        assert (file.read_requests, file.bytes_read) == (1, 3 * MIB)
 
 
 def test_a_replaced_object_is_another_version_of_the_same_video(bucket: str):
