@@ -9,12 +9,13 @@ is bit for bit what a decode of everything would give; wherever that is in doubt
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
 
 from av.packet import Packet
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from cdmodel.clip_assembly import ShownFrame
@@ -27,6 +28,8 @@ from cdmodel.packet_timeline import PacketTimeline, Picture
 from cdmodel.picture_decoder import PictureDecoder
 from cdmodel.wanted_moments import WantedMoments
 
+STAMPLESS_CONTAINERS = ("avi",)
+"""What libav gives as the presentation times of their packets is a guess."""
 MOST_HELD_PACKETS = 600
 """Where keyframes lie further apart, packets are decoded although nobody may want their group: memory stays bounded."""
 
@@ -73,9 +76,12 @@ class PlannedPass:
         """The latest timed picture: wanted if a moment lies before the next one."""
         self._held: list[tuple[Packet[VideoStream], Picture]] = []
         self._is_decoding = False
-        self._outstanding = 0
+        self._due_seconds: list[float] = []
+        """When the pictures are shown that the decoder has yet to hand out; a heap."""
         self._latest_shown_seconds = 0.0
         self._out: deque[ShownFrame] = deque()
+        if opened.container.format.name in STAMPLESS_CONTAINERS and not keyframes_only:
+            raise PlanBroken("the container stores no presentation times", lost="stamps")
         if keyframes_only:
             decoder.skip_all_but_keyframes()
 
@@ -167,33 +173,44 @@ class PlannedPass:
 
     def _decode(self, packet: Packet[VideoStream], picture: Picture) -> None:
         self._is_decoding = True
-        self._outstanding += bool(picture.wanted)
-        self._show(self._decoder.decode(packet, is_wanted=bool(picture.wanted) or not self._skips))
+        is_due = _is_due(picture)
+        if is_due and picture.start_seconds is not None:
+            heapq.heappush(self._due_seconds, picture.start_seconds)
+        self._show(self._decoder.decode(packet, is_wanted=is_due or not self._skips))
 
     def _drain(self) -> None:
         if self._is_decoding:
             self._show(self._decoder.drain())
             self._is_decoding = False
-        if self._skips and self._outstanding:
-            raise PlanBroken("the decoder left out a wanted picture", lost="skips")
+        if self._skips and self._due_seconds:
+            raise PlanBroken("the decoder left out a picture", lost="skips")
 
     def _show(self, frames: Iterator[VideoFrame]) -> None:
         for frame in frames:
             picture = frame.opaque
             if not isinstance(picture, Picture) or picture.start_seconds is None:
                 raise PlanBroken("the decoder gave a frame of no known packet", lost="stamps")
-            if self._skips and not picture.wanted:
-                continue
             if picture.start_seconds < self._latest_shown_seconds and not self._keyframes_only:
                 raise PlanBroken("frames came in another order than their stamps", lost="stamps")
-            self._outstanding -= bool(picture.wanted)
             self._latest_shown_seconds = picture.start_seconds
-            if not self._skips:
+            if self._skips:
+                self._check_off(frame, picture, picture.start_seconds)
+            else:
                 self._survey.frames_good += 1
                 self._survey.observed_seconds = picture.start_seconds + self.clock.frame_seconds
-            self._out.append(ShownFrame(frame=frame, start_seconds=picture.start_seconds))
+            if picture.wanted or not self._skips:
+                self._out.append(ShownFrame(frame=frame, start_seconds=picture.start_seconds))
         if self._skips and self._decoder.has_met_damage:
             raise PlanBroken("a picture is damaged", lost="skips")
+
+    def _check_off(self, frame: VideoFrame, picture: Picture, start_seconds: float) -> None:
+        """Take note that a picture came, and that none was left out before it."""
+        if picture.is_keyframe and frame.pict_type != PictureType.I:
+            raise PlanBroken("a keyframe is not a whole picture", lost="skips")
+        if self._due_seconds and self._due_seconds[0] < start_seconds:
+            raise PlanBroken("the decoder left out a picture", lost="skips")
+        if _is_due(picture):
+            heapq.heappop(self._due_seconds)
 
     def _emit(self) -> Iterator[ShownFrame]:
         while self._out:
@@ -212,6 +229,11 @@ class PlannedPass:
         self._candidate = None
         self._survey.is_gapless = False
         return jumper.land(moment_seconds, self._timeline)
+
+
+def _is_due(picture: Picture) -> bool:
+    """Tell whether the decoder must hand it out: a keyframe that it keeps to itself is none to start from."""
+    return bool(picture.wanted) or (picture.is_keyframe and picture.start_seconds is not None)
 
 
 def _is_before(picture: Picture, seconds: float) -> bool:
