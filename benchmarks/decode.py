@@ -146,15 +146,18 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    progress = sys.stderr if arguments.json else sys.stdout
     cases: dict[str, dict] = {}
     with contextlib.ExitStack() as stack:
         peers = start_peers(stack, arguments.peers) if arguments.peers else {}
         for case, reference in plan_cases(arguments.videos, arguments.only, long=arguments.long):
-            print(f"{case.name} ...", file=sys.stderr, flush=True)
             cases[case.name] = measure_case(case, reference, peers, arguments.repetitions)
+            print(as_lines(case.name, cases[case.name]), file=progress, flush=True)
         versions = {name: version for peer in peers.values() for name, version in peer.versions.items()}
     if arguments.long and not arguments.only:
-        cases |= measure_length(arguments.videos, arguments.repetitions)
+        lengths = measure_length(arguments.videos, arguments.repetitions)
+        print(*(as_lines(name, case) for name, case in lengths.items()), sep="\n", file=progress)
+        cases |= lengths
     report = {
         "benchmark": "decode",
         "machine": f"{platform.machine()}, {multiprocessing.cpu_count()} cores",
@@ -164,7 +167,10 @@ def main() -> None:
         "left_out": None if peers else "torchcodec and decord: no interpreter given with --peers",
         "cases": cases,
     }
-    print(json.dumps(report) if arguments.json else as_table(report))
+    if arguments.json:
+        print(json.dumps(report))
+    elif not peers:
+        print(report["left_out"])
     if not all(case.get("pixels_identical", True) for case in cases.values()):
         sys.exit("our pixels differ from those of a sequential decode")
 
@@ -431,17 +437,16 @@ def quartiles(values: Sequence[float]) -> list[float]:
     return [round(lower, 3), round(upper, 3)]
 
 
-def as_table(report: dict) -> str:
-    lines = [report["left_out"]] if report["left_out"] else []
-    for name, case in report["cases"].items():
-        decoded = f"  {case['frames_decoded_per_asked']:.2f} decoded/asked" if "frames_asked" in case else ""
-        exact = "" if case.get("pixels_identical", True) else "  PIXELS DIFFER"
-        moments = "".join(f"  {way}: OTHER MOMENTS" for way, same in case.get("same_moments", {}).items() if not same)
-        lines.append(f"{name}: {case['ours']:g} {case['unit']}{decoded}{exact}{moments}")
-        for other, ratio in case["ratios"].items():
-            lower, upper = case["ratio_quartiles"][other]
-            lines.append(f"    {other}: {case['others'][other]:g}, ratio {ratio:.2f} [{lower:.2f}, {upper:.2f}]")
-        lines.extend(f"    {way}: {error}" for way, error in case.get("errors", {}).items())
+def as_lines(name: str, case: dict) -> str:
+    """Return what one case found, for reading."""
+    decoded = f"  {case['frames_decoded_per_asked']:.2f} decoded/asked" if "frames_asked" in case else ""
+    exact = "" if case.get("pixels_identical", True) else "  PIXELS DIFFER"
+    moments = "".join(f"  {way}: OTHER MOMENTS" for way, same in case.get("same_moments", {}).items() if not same)
+    lines = [f"{name}: {case['ours']:g} {case['unit']}{decoded}{exact}{moments}"]
+    for other, ratio in case["ratios"].items():
+        lower, upper = case["ratio_quartiles"][other]
+        lines.append(f"    {other}: {case['others'][other]:g}, ratio {ratio:.2f} [{lower:.2f}, {upper:.2f}]")
+    lines.extend(f"    {way}: {error}" for way, error in case.get("errors", {}).items())
     return "\n".join(lines)
 
 
