@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FRAMES_PER_SECOND = 30
-SCENE_VERSION = 1
+SCENE_VERSION = 2
 """Part of the file names: what is made differently gets a new number."""
 SEED = 0
 TEXTURE_SIZE = 4096
@@ -144,7 +144,7 @@ def draw_scene(width: int, height: int, num_frames: int) -> Iterator[NDArray[np.
         rows=np.arange(height),
         columns=np.arange(width),
         centre=np.zeros(2),
-        velocity=np.array([0.35, 0.8]),
+        velocity=np.array([0.1, 0.25]),
         origin=np.zeros(2),
         radii=np.array([height, width], dtype=float),
         brightness=0.0,
