@@ -38,7 +38,7 @@ fix: setup
 
 bench: setup
 	mkdir -p benchmarks/results
-	for script in benchmarks/bench_*.py; do \
+	for script in benchmarks/bench_*.py benchmarks/decode.py; do \
 		$(BIN)/python $$script --json > benchmarks/results/$$(basename $$script .py).json || exit 1; \
 	done
 
