@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from io import RawIOBase
 from typing import BinaryIO, cast
 
@@ -49,15 +49,22 @@ class ClipReader:
         uri: names the video in errors.
         sampling: where the clips lie.
         limits: when to give up.
+        on_progress: called once per packet.
     """
 
     def __init__(
-        self, file: BinaryIO | RawIOBase, uri: str, sampling: ClipSampling, limits: DecodeLimits | None = None
+        self,
+        file: BinaryIO | RawIOBase,
+        uri: str,
+        sampling: ClipSampling,
+        limits: DecodeLimits | None = None,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         self._file = file
         self._uri = uri
         self._sampling = sampling
         self._limits = limits or DecodeLimits()
+        self._on_progress = on_progress
         self._survey: StreamSurvey | None = None
         self._declared = VideoFacts(duration_seconds=None, fps=None, width=None, height=None, codec=None)
         self._frames_decoded = 0
@@ -256,6 +263,7 @@ class ClipReader:
         try:
             for packet in container.demux(stream):
                 self._check_deadline()
+                self._on_progress()
                 self._packets_read += 1
                 yield packet
         except av.error.FFmpegError:
@@ -268,6 +276,9 @@ class ClipReader:
             frames: Sequence[VideoFrame] = packet.decode()
         except av.error.DecoderNotFoundError as error:
             raise UnsupportedCodec(self._uri, f"no decoder for {self._declared.codec}") from error
+        except MemoryError:
+            # Where memory is limited: no damage of the video.
+            raise
         except av.error.FFmpegError:
             survey.packets_damaged += 1
             return
