@@ -243,7 +243,8 @@ class IsolatedClips:
         try:
             answer = self._decoder.receive(self._video.uri, self._video.limits)
         except (DecodeTimeout, DecoderCrashed) as death:
-            self._death = death
+            # Without the traceback, which would keep the dead decoder's memory mapped.
+            self._death = type(death)(*death.args)
             self._decoder.kill()
             self._charge_death()
             raise
