@@ -9,9 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from io import RawIOBase
 from pathlib import Path
+from typing import BinaryIO
 
 from cdmodel.errors import VideoStorageError
+from cdmodel.types import VideoRef
+from storage.video_file import open_video
 
 
 def open_file(path: str) -> io.FileIO:
@@ -91,3 +95,9 @@ STRIKES: dict[str, Callable[[], object]] = {
     "bug": _trip,
     "modules": _tell_modules,
 }
+
+
+def open_or_be_struck(video: VideoRef) -> BinaryIO | RawIOBase:
+    """Open a video as ever, but let one that is named after an attack strike in the middle."""
+    attack = video.video_id.partition(".")[0]
+    return open_hostile(video.uri, attack, 1) if attack in STRIKES else open_video(video)
