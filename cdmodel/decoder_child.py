@@ -172,7 +172,7 @@ class _Decoder:
 
     def _send(self, message: Accepted | Answer) -> None:
         try:
-            self._connection.send(message)
+            self._connection.send_bytes(pickle.dumps(message))
         except OSError as error:
             raise _ParentGone from error
 

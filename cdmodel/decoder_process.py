@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import signal
 import socket
 import subprocess
@@ -51,6 +52,9 @@ class DecoderProcess:
                 os.close(memory)
                 raise RunError("the decoder", f"its process cannot be started ({error.strerror})") from error
         self._connection: Connection = Connection(ours.detach())
+        # The connection's own poll sets one up for every call.
+        self._poller = select.poll()
+        self._poller.register(self._connection, select.POLLIN)
         self._memory = memory
         self._signs = LifeSigns(memory)
         self.frames = SharedFrames(memory)
@@ -68,8 +72,8 @@ class DecoderProcess:
             RunError: it does not come up.
         """
         try:
-            self._connection.send(video)
-            if not self._connection.poll(START_SECONDS):
+            self._connection.send_bytes(pickle.dumps(video))
+            if not self._has_answer(START_SECONDS):
                 raise RunError("the decoder", f"its process is not ready after {START_SECONDS:g} s")
             return isinstance(self._connection.recv(), Accepted)
         except (EOFError, OSError):
@@ -78,7 +82,7 @@ class DecoderProcess:
     def send(self, request: Request) -> None:
         """Ask for something; a decoder that is gone is found out when its answer is missed."""
         try:
-            self._connection.send(request)
+            self._connection.send_bytes(pickle.dumps(request))
         except OSError:
             # The death is told, with its cause, by ``receive``.
             return
@@ -92,8 +96,8 @@ class DecoderProcess:
         """
         waiting_since = time.monotonic()
         try:
-            while not self._connection.poll(CHECK_SECONDS):
-                if self._out_of_time(limits, waiting_since) and not self._connection.poll(LAST_CHANCE_SECONDS):
+            while not self._has_answer(CHECK_SECONDS):
+                if self._out_of_time(limits, waiting_since) and not self._has_answer(LAST_CHANCE_SECONDS):
                     reason = self._out_of_time(limits, waiting_since)
                     if reason is not None:
                         raise DecodeTimeout(uri, reason)
@@ -112,6 +116,10 @@ class DecoderProcess:
         if self._process.returncode is None:
             self._process.kill()
             self._wait(DEATH_SECONDS)
+
+    def _has_answer(self, seconds: float) -> bool:
+        """Wait for an answer, or the end of the connection."""
+        return bool(self._poller.poll(seconds * 1000))
 
     def _out_of_time(self, limits: DecodeLimits, waiting_since: float) -> str | None:
         until_deadline, until_stalled = self._signs.seconds_left(limits, waiting_since)
