@@ -23,8 +23,8 @@ class DecodeLimits:
     max_frame_pixels: int = 2**26
     """Width times height; 8K is half of the default."""
     max_memory_bytes: int = 2**32
-    """What the decoder may allocate for one video. A picture of 2^26 pixels and 10 bits takes 201 MB and a decoder may have to
-    hold 17 of them: the default is enough for every picture that is allowed. Only where decoding is isolated, on Linux."""
+    """What the decoder may allocate for one video. A picture of 2^26 pixels (4:2:0, 10 bits) takes 201 MB and a decoder may have
+    to hold 17 of them, 3.4 GB in all. Only where decoding is isolated, on Linux."""
     isolated: bool = True
     """Decode in a process of its own, so that a decoder that hangs, crashes or grows costs one row; false decodes in the
     worker, where such a video costs the shard."""
