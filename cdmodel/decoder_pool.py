@@ -88,7 +88,7 @@ class DecoderPool:
             raise
         except BaseException:
             # Whoever leaves in haste shall not wait for a decoder.
-            decoder.kill()
+            clips.kill()
             raise
         else:
             self._keep(decoder, clips)
@@ -177,7 +177,7 @@ class IsolatedClips:
                 case reply:
                     raise _out_of_turn(reply)
             if self._pass is not this_pass:
-                raise RuntimeError("another pass over the video was begun before this one had ended")
+                raise RuntimeError("another pass was begun, or the video closed, before this pass had ended")
             for offset in frames.slots_to_fill():
                 self._decoder.send(FreeSlot(offset))
 
@@ -216,8 +216,14 @@ class IsolatedClips:
             return False
         if not isinstance(reply, Closed):
             raise _out_of_turn(reply)
+        self._is_open = False
         self._decoder.frames.trim()
         return reply.private_bytes <= self._video.limits.max_memory_bytes / 2
+
+    def kill(self) -> None:
+        """Give the video up, and the decoder with it."""
+        self._is_open, self._pass = False, None
+        self._decoder.kill()
 
     def _end_pass(self) -> None:
         """Have the decoder leave a pass that nobody followed to its end."""
@@ -236,6 +242,9 @@ class IsolatedClips:
     def _ask(self, request: Request) -> None:
         if self._death is not None:
             raise self._death
+        if not self._is_open:
+            # The decoder may be busy with another one.
+            raise ValueError("the video is closed")
         self._decoder.send(request)
 
     def _receive(self) -> Reply:

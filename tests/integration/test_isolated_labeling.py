@@ -71,7 +71,7 @@ def spec(tmp_path: Path) -> LabelingSpec:
         models=WorkerModels(bundle=str(bundle), model_version=version, allowed_builders=(), model_threads=1),
         sampling=manifest.sampling,
         cascade=CascadeSettings(policy=DenseStudent(), aggregation=manifest.default_aggregation),
-        limits=DecodeLimits(stall_seconds=1.0, max_memory_bytes=2**28),
+        limits=DecodeLimits(stall_seconds=2.0, max_memory_bytes=2**28),
         prices=None,
     )
 
@@ -110,7 +110,7 @@ def test_videos_that_attack_the_decoder_cost_their_own_rows_and_the_worker_goes_
 
     rows = _rows(spec, poisoned)
     assert {video_id: row["error_kind"] for video_id, row in rows.items()} == EXPECTED
-    assert rows["native hang.mkv"]["error_message"] == "no progress for 1 s (decode.stall_seconds)"
+    assert rows["native hang.mkv"]["error_message"] == "no progress for 2 s (decode.stall_seconds)"
     assert rows["segfault.mkv"]["error_message"] == "the decoder died of signal SIGSEGV"
     assert rows["segfault.mkv"]["decode_cpu_seconds"] > 0
     assert rows["good-3.mkv"]["label"] == rows["good-1.mkv"]["label"] is not None
