@@ -111,6 +111,8 @@ def decide(
         + replace(scored.cost, dense_teacher_flops=models.teacher.flops_per_clip * clips_planned),
         device=models.device_name,
         decoder=DECODER_NAME,
+        decode_mode=summary.mode,
+        decode_fallback=summary.fallback_reason,
         labeled_at=datetime.now(UTC),
     )
 

@@ -54,7 +54,7 @@ class ClipReader:
         uri: names the video in errors.
         sampling: where the clips lie.
         limits: when to give up.
-        on_packet: called for every packet read, as a sign of life.
+        on_progress: called for every packet read, as a sign of life.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class ClipReader:
         uri: str,
         sampling: ClipSampling,
         limits: DecodeLimits | None = None,
-        on_packet: Callable[[], None] | None = None,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         self._file = file
         self._uri = uri
         self._sampling = sampling
         self._limits = limits or DecodeLimits()
-        self._on_packet = on_packet
+        self._on_progress = on_progress
         self._freedom = PlanFreedom()
         self._fallback_reason: str | None = None
         self._index_is_true = False
@@ -192,6 +192,8 @@ class ClipReader:
                 break
             except PlanBroken as broken:
                 self._fall_back(broken, survey)
+            except MemoryError:
+                raise
             except av.error.FFmpegError as error:
                 raise DecodeError(self._uri, f"a frame cannot be converted to RGB ({error.strerror})") from error
             finally:
@@ -279,8 +281,7 @@ class ClipReader:
 
     def _take_packet(self) -> None:
         self._tally.packets_read += 1
-        if self._on_packet is not None:
-            self._on_packet()
+        self._on_progress()
         if self._wall_seconds + time.monotonic() - self._resumed_at > self._limits.deadline_seconds:
             raise DecodeTimeout(
                 self._uri, f"decoding took longer than decode.deadline_seconds = {self._limits.deadline_seconds:g}"

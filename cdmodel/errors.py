@@ -119,7 +119,7 @@ class DecodeError(VideoError):
 
 
 class DecodeTimeout(VideoError):
-    """Decoding took longer than the deadline for one video."""
+    """Decoding took longer than the deadline for one video, or stood still."""
 
     kind = "decode_timeout"
 
@@ -131,7 +131,7 @@ class DecoderCrashed(VideoError):
 
 
 class VideoTooLarge(VideoError):
-    """The picture exceeds the limit on pixels."""
+    """The picture exceeds the limit on pixels, or the decoder that on memory."""
 
     kind = "too_large"
 

@@ -71,6 +71,8 @@ def read_packets(
                 on_packet()
                 yield packet
         survey.ended = True
+    except MemoryError:
+        raise
     except av.error.FFmpegError:
         survey.packets_damaged += 1
 
@@ -86,6 +88,8 @@ def _open_container(file: VideoBytes, uri: str) -> av.container.InputContainer:
     try:
         # Metadata in an unknown encoding is no reason to refuse the pictures.
         return av.open(file, mode="r", metadata_errors="replace")
+    except MemoryError:
+        raise
     except av.error.FFmpegError as error:
         raise VideoUnreadable(uri, f"the container cannot be opened ({error.strerror})") from error
     except (ValueError, OverflowError) as error:

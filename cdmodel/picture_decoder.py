@@ -69,6 +69,9 @@ class PictureDecoder:
         except av.error.EOFError:
             # Drained before, with nothing fed since.
             return
+        except MemoryError:
+            # Where memory is limited: no damage of the video. libav's own is a FFmpegError too.
+            raise
         except av.error.FFmpegError:
             self.has_met_damage = True
             self._survey.packets_damaged += 1

@@ -148,6 +148,10 @@ class VideoPrediction:
     cost: ComputeCost
     device: str
     decoder: str
+    decode_mode: str | None = None
+    """How it was read, see ``decode_survey.DecodeMode``; None where that is not known."""
+    decode_fallback: str | None = None
+    """Why a better mode was left, or not tried; None where none was."""
     labeled_at: datetime
 
     @property
@@ -172,6 +176,9 @@ class VideoFailure:
     cost: ComputeCost
     device: str
     decoder: str
+    decode_mode: str | None = None
+    """As in ``VideoPrediction``."""
+    decode_fallback: str | None = None
     labeled_at: datetime
 
     @classmethod
@@ -184,6 +191,8 @@ class VideoFailure:
         cost: ComputeCost,
         device: str,
         decoder: str,
+        decode_mode: str | None = None,
+        decode_fallback: str | None = None,
         labeled_at: datetime,
     ) -> VideoFailure:
         """Turn the error that ended a video into its row."""
@@ -195,6 +204,8 @@ class VideoFailure:
             cost=cost,
             device=device,
             decoder=decoder,
+            decode_mode=decode_mode,
+            decode_fallback=decode_fallback,
             labeled_at=labeled_at,
         )
 

@@ -131,6 +131,10 @@ COLUMNS = (
     Column("wall_seconds", _FLOAT, "from opening the file to the answer"),
     Column("device", _TEXT, "where the models ran, for example `cpu`"),
     Column("decoder", _TEXT, "for example `pyav-18.1.0`"),
+    Column(
+        "decode_mode", _TEXT, "`planned`, `sequential`, `keyframes` or `nvdec`: how the video was read", "not known"
+    ),
+    Column("decode_fallback", _TEXT, "why a better mode was left, or not tried", "none was"),
     Column("cost_usd", _FLOAT, "price by the configuration's table", "no table was given"),
 )
 PREDICTION_SCHEMA = pa.schema([column.field for column in COLUMNS])
@@ -151,6 +155,8 @@ REPETITIVE_TEXT = [
     "codec",
     "device",
     "decoder",
+    "decode_mode",
+    "decode_fallback",
 ]
 """Columns worth a dictionary; elsewhere it only costs."""
 
@@ -187,6 +193,8 @@ def _common(outcome: VideoOutcome, context: RowContext) -> dict[str, Any]:
         "audited": False,
         "device": outcome.device,
         "decoder": outcome.decoder,
+        "decode_mode": outcome.decode_mode,
+        "decode_fallback": None if outcome.decode_fallback is None else _storable(outcome.decode_fallback),
         "cost_usd": None if context.prices is None else price_usd(cost, context.prices),
         "duration_seconds": None if facts is None else facts.duration_seconds,
         "fps": None if facts is None else facts.fps,

@@ -38,7 +38,8 @@ class ComposeSettings:
     corpus: CorpusRules = CorpusRules()  # noqa: RUF009 - frozen
     """``corpus.roots``: where manifests may name videos, besides their own folder."""
     decode: DecodeLimits = DecodeLimits()  # noqa: RUF009 - frozen
-    """What reading one video may cost before it is skipped; its settings are those of ``[decode]``."""
+    """What reading one video may cost before it is skipped; its settings are those of ``[decode]``, of which those on isolation
+    do nothing here."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -12,17 +12,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 
 from cdmodel.cascade import CascadeSettings, decode_cost, label_video
+from cdmodel.clips import ClipSource
 from cdmodel.cost import ComputeCost, PriceTable
-from cdmodel.decode import DECODER_NAME, ClipReader
+from cdmodel.decode import DECODER_NAME
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.errors import VideoError
 from cdmodel.models import CascadeModels
 from cdmodel.sampling import ClipSampling
 from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoRef
-from storage.corpus import open_video
 from storage.filesystem import open_store
 from storage.prediction_schema import RowContext
 from storage.run_store import commit_shard
+from tasks.worker_decoder import open_clips, prepare_decoder
 from tasks.worker_models import WorkerModels, load_worker_models
 
 logger = logging.getLogger(__name__)
@@ -52,9 +53,11 @@ def label_shard(shard: Shard, spec: LabelingSpec) -> ShardReceipt:
 
     Raises:
         BundleError: the worker cannot load the models of the run.
+        RunError: the worker cannot start a decoder.
         StorageUnavailable, CommitStateUnknown: the shard could not be committed; nothing of it is visible, or its
             object is complete.
     """
+    prepare_decoder(spec.limits)
     models = load_worker_models(spec.models)
     outcomes = [_label_or_fail(video, models, spec) for video in shard.videos]
     context = RowContext(
@@ -74,21 +77,23 @@ def label_shard(shard: Shard, spec: LabelingSpec) -> ShardReceipt:
 
 def _label_or_fail(video: VideoRef, models: CascadeModels, spec: LabelingSpec) -> VideoOutcome:
     started = time.perf_counter()
-    reader: ClipReader | None = None
+    clips: ClipSource | None = None
     outcome: VideoOutcome
     try:
-        with open_video(video) as file:
-            reader = ClipReader(file, video.uri, spec.sampling, spec.limits)
-            outcome = label_video(video, reader, models, spec.cascade)
+        with open_clips(video, spec.sampling, spec.limits) as clips:
+            outcome = label_video(video, clips, models, spec.cascade)
     except VideoError as error:
         logger.info("video failed run=%s video=%s kind=%s: %s", spec.run_id, video.video_id, error.kind, error.reason)
+        summary = None if clips is None else clips.summary()
         outcome = VideoFailure.from_error(
             video,
             error,
-            facts=None if reader is None else reader.summary().facts,
-            cost=ComputeCost() if reader is None else decode_cost(reader),
+            facts=None if summary is None else summary.facts,
+            cost=ComputeCost() if clips is None else decode_cost(clips),
             device=models.device_name,
             decoder=DECODER_NAME,
+            decode_mode=None if summary is None else summary.mode,
+            decode_fallback=None if summary is None else summary.fallback_reason,
             labeled_at=datetime.now(UTC),
         )
     wall = ComputeCost(wall_seconds=time.perf_counter() - started)

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cdmodel.decode import ClipReader
+from cdmodel.clips import ClipSource
+from cdmodel.decode_limits import DecodeLimits
 from cdmodel.descent import OnProgress, TrainingProgress
 from cdmodel.errors import DecodeError, TrainingError, VideoError
 from cdmodel.labels import to_truth
@@ -20,7 +21,7 @@ from cdmodel.role_clips import FitRole, RoleClips
 from cdmodel.sampling import ClipGeometry, ClipSampling
 from cdmodel.types import LabeledVideo
 from storage.clip_store import ClipStore
-from storage.corpus import open_video
+from tasks.worker_decoder import open_clips
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +83,9 @@ def read_roles(
 
 def _read_into(store: ClipStore, video: LabeledVideo, views: ClipViews) -> None:
     try:
-        with open_video(video.video) as file:
-            reader = ClipReader(file, video.video.uri, views.sampling)
-            student_NTCHW = _read_clips(reader, views.student)
-            teacher_NTCHW = _read_clips(reader, views.teacher)
+        with open_clips(video.video, views.sampling, DecodeLimits()) as clips:
+            student_NTCHW = _read_clips(clips, views.student)
+            teacher_NTCHW = _read_clips(clips, views.teacher)
         if len(student_NTCHW) != len(teacher_NTCHW):
             raise DecodeError(video.video.uri, "two passes over the video gave different clips")
     except VideoError as error:
@@ -94,8 +94,8 @@ def _read_into(store: ClipStore, video: LabeledVideo, views: ClipViews) -> None:
         store.add([student_NTCHW, teacher_NTCHW])
 
 
-def _read_clips(reader: ClipReader, geometry: ClipGeometry) -> NDArray[np.uint8]:
-    return np.concatenate([batch.pixels_NTCHW for batch in reader.read_clips(geometry)])
+def _read_clips(clips: ClipSource, geometry: ClipGeometry) -> NDArray[np.uint8]:
+    return np.concatenate([batch.pixels_NTCHW for batch in clips.read_clips(geometry)])
 
 
 def _missed(store: ClipStore, videos: Sequence[LabeledVideo]) -> list[SkippedVideo]:

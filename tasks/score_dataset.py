@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter
 
 from cdmodel.cascade import ask_student, ask_teacher
-from cdmodel.decode import DECODER_NAME, ClipReader
+from cdmodel.decode import DECODER_NAME
+from cdmodel.decode_limits import DecodeLimits
 from cdmodel.errors import DamagedObject, DecodeError, VideoError
 from cdmodel.labels import to_truth
 from cdmodel.models import CascadeModels
@@ -21,9 +22,9 @@ from cdmodel.replay import CachedVideo, ClipFlops, VideoSeconds
 from cdmodel.sampling import ClipSampling
 from cdmodel.score_entry import ScoredEntry, ScoringContext, UnreadableVideo
 from cdmodel.types import LabeledVideo
-from storage.corpus import open_video
 from storage.filesystem import Store
 from storage.score_cache import ScoreCache, read_score_cache, write_score_cache
+from tasks.worker_decoder import open_clips
 
 SCORES = "scores"
 VIDEOS_PER_PART = 100
@@ -97,8 +98,7 @@ def score_one(labeled: LabeledVideo, models: CascadeModels, sampling: ClipSampli
         VideoError: it cannot be read, or two passes over it gave different clips.
     """
     uri = labeled.video.uri
-    with open_video(labeled.video) as file:
-        reader = ClipReader(file, uri, sampling)
+    with open_clips(labeled.video, sampling, DecodeLimits()) as reader:
         student, spans, student_cost = ask_student(reader, models)
         decode_student_seconds = reader.summary().cpu_seconds
         teacher_NK, batches, teacher_cost = ask_teacher(reader, models, None)

@@ -269,7 +269,14 @@ def test_a_still_picture_of_some_seconds_is_kept():
 
 
 @pytest.mark.parametrize(
-    "limit", [{"deadline_seconds": 0}, {"deadline_seconds": float("nan")}, {"max_frame_pixels": 0}]
+    "limit",
+    [
+        {"deadline_seconds": 0},
+        {"deadline_seconds": float("nan")},
+        {"stall_seconds": 0},
+        {"max_frame_pixels": 0},
+        {"max_memory_bytes": 2**27},
+    ],
 )
 def test_a_limit_of_nothing_is_refused_by_name(limit):
     with pytest.raises(ValueError, match=next(iter(limit))):

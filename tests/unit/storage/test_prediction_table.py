@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -83,6 +84,8 @@ PROMISED = {
     "wall_seconds": DOUBLE,
     "device": TEXT,
     "decoder": TEXT,
+    "decode_mode": TEXT,
+    "decode_fallback": TEXT,
     "cost_usd": DOUBLE,
 }
 
@@ -121,6 +124,14 @@ def test_a_labeled_video_keeps_every_fact():
     assert (row["duration_seconds"], row["fps"], row["width"], row["height"]) == (2.5, 25.0, 320, 240)
     assert (row["codec"], row["device"], row["decoder"]) == ("h264", "cpu", "pyav-1")
     assert {name: row[name] for name in COST.__slots__} == {name: getattr(COST, name) for name in COST.__slots__}
+
+
+def test_how_a_video_was_read_is_told_once_it_is_known():
+    assert (_row(prediction(video("v1")))["decode_mode"], _row(failure(video("v1")))["decode_fallback"]) == (None, None)
+    fallback = "the index\udcff is missing"
+    for outcome in (prediction(video("v1")), failure(video("v1"))):
+        row = _row(replace(outcome, decode_mode="sequential", decode_fallback=fallback))
+        assert (row["decode_mode"], row["decode_fallback"]) == ("sequential", "the index\\udcff is missing")
 
 
 def test_a_clip_keeps_every_fact():

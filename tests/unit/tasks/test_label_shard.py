@@ -45,7 +45,7 @@ def spec(tmp_path, bundle) -> LabelingSpec:
         models=WorkerModels(bundle=str(bundle), model_version=version, allowed_builders=(), model_threads=None),
         sampling=ClipSampling(),
         cascade=CascadeSettings(policy=DenseTeacher(), aggregation=manifest.default_aggregation),
-        limits=DecodeLimits(),
+        limits=DecodeLimits(isolated=False),
         prices=PriceTable(usd_per_gpu_hour=1.0, usd_per_cpu_hour=1.0),
     )
 
@@ -96,7 +96,7 @@ def test_a_second_attempt_adopts_what_the_first_one_wrote(spec, shard):
 
 
 def test_a_limit_that_a_video_exceeds_fails_that_video_alone(spec, shard):
-    limited = replace(spec, limits=DecodeLimits(max_frame_pixels=10))
+    limited = replace(spec, limits=DecodeLimits(max_frame_pixels=10, isolated=False))
     receipt = label_shard(shard, limited)
     assert receipt.videos_failed == 3
     row = _rows(limited, shard)["good.mkv"]
