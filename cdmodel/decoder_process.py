@@ -88,7 +88,7 @@ class DecoderProcess:
             return
 
     def receive(self, uri: str, limits: DecodeLimits) -> Answer:
-        """Wait for the next answer; kill the decoder if there is none in time.
+        """Wait for the next answer. After an error the decoder is of no more use: kill it.
 
         Raises:
             DecodeTimeout: the deadline has passed, or nothing has moved for too long.
