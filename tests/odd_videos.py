@@ -280,6 +280,8 @@ _CLOSED = _x264("open-gop=0:b-pyramid=normal:bframes=3")
 _OPEN = _x264("open-gop=1:bframes=3:b-adapt=0", frames=30)
 _OPEN_TS = _x264("open-gop=1:bframes=3:b-adapt=0", frames=30, container="mpegts")
 _SIMPLE = _x264("bframes=0")
+_LONG_FRAMES = 300
+_LONG = _x264("open-gop=1:bframes=3:keyint=12", frames=_LONG_FRAMES)
 _RAW = _x264(container="h264", frames=14)
 _RAW_LARGER = _x264(container="h264", frames=14, size=(96, 80), first_number=40)
 _TS = _x264(container="mpegts")
@@ -356,6 +358,27 @@ ODD_VIDEOS: dict[str, Callable[[], bytes]] = {
     "raw-no-reordering.h264": _x264("bframes=0", container="h264"),
     "raw.hevc": _x265(container="hevc", frames=20),
     "vp9.ivf": _video(codec="libvpx-vp9", container="ivf", options=VP9, frames=16),
+    # Of half a minute, so that a reader may find it worth while to seek.
+    "long.mp4": _LONG,
+    "long.mkv": _remuxed(_LONG, "matroska"),
+    "long-fragments.mp4": _remuxed(_LONG, "mp4", movflags="frag_keyframe+empty_moov+default_base_moof"),
+    "long-edit.mp4": _remuxed(_LONG, "mp4", _shifted(-35_000), avoid_negative_ts="disabled"),
+    "long-no-index.mkv": _x264("keyint=12", frames=_LONG_FRAMES, container="matroska", seekable=False),
+    "long.ts": _x264("open-gop=1:bframes=3:keyint=12", frames=_LONG_FRAMES, container="mpegts"),
+    "long.flv": _remuxed(_LONG, "flv"),
+    "long-hevc.mp4": _x265("open-gop=1", frames=_LONG_FRAMES),
+    "long-hevc.mkv": _x265("open-gop=0", frames=_LONG_FRAMES, container="matroska"),
+    "long-vp9.webm": _video(codec="libvpx-vp9", container="webm", options=VP9, frames=_LONG_FRAMES),
+    "long-av1.mp4": _video(codec="libsvtav1", options=AV1, frames=_LONG_FRAMES),
+    "long-mpeg2.ps": _MPEG2(container="mpeg", frames=_LONG_FRAMES),
+    "long-mpeg4.avi": _video(
+        codec="mpeg4", container="avi", options=PLAIN | {"bf": "2", "q": "4"}, frames=_LONG_FRAMES
+    ),
+    "long-uneven.mp4": _x264(
+        "keyint=12", frames=_LONG_FRAMES, stamps_ms=[97 * number + 60 * (number % 7) for number in range(_LONG_FRAMES)]
+    ),
+    "long-intra-refresh.mp4": _x264("intra-refresh=1:keyint=12:bframes=0", frames=_LONG_FRAMES),
+    "long-interlaced.ts": _x264("interlaced=1:keyint=12", size=(64, 64), frames=_LONG_FRAMES, container="mpegts"),
     # Clocks.
     "uneven.mp4": _x264(stamps_ms=UNEVEN_MS, frames=len(UNEVEN_MS)),
     "uneven.mkv": _x264(stamps_ms=UNEVEN_MS, frames=len(UNEVEN_MS), container="matroska"),

@@ -31,6 +31,7 @@ from cdmodel.types import ClipSpan
 Clips = dict[int, tuple[ClipSpan, NDArray[np.uint8]]]
 """Span and pixels [T, C, H, W] by index."""
 MOST_CLIPS = 60
+LONG_FRAMES = 3000
 REAL_HEIGHT, REAL_WIDTH = 24, 36
 
 
@@ -178,7 +179,6 @@ def assert_exact(
         wanted = {int(share * count) for share in shares} | {count + 3}
         found = read_clips(reader, geometry, wanted, clips_per_batch)
         assert_same_clips(found, reference.clips(frames, sampling, wanted), f"{name}, wanted {sorted(wanted)}")
-    assert_same_clips(read_clips(fresh, geometry, wanted, clips_per_batch), found, f"{name}, fresh")
     everything = range(min(count, MOST_CLIPS))
     found = read_clips(fresh, geometry, None if len(everything) == count else everything, clips_per_batch)
     assert_same_clips(found, reference.clips(frames, sampling, everything), f"{name}, everything")
@@ -202,7 +202,9 @@ def assert_real_video_exact(path: Path, seed: int) -> bool:
         if reference is None:
             assert _is_refused(ClipReader(file, str(path), sampling)), path
             return False
-        choices = [[draw.random() for _ in range(2)] for _ in range(2)]
+        choices = [
+            [draw.random() for _ in range(2)] for _ in range(1 if len(reference.starts_seconds) > LONG_FRAMES else 2)
+        ]
         assert_exact(str(path), file, reference, sampling, draw.randint(1, 16), choices, 4)
     return True
 
