@@ -375,7 +375,7 @@ ODD_VIDEOS: dict[str, Callable[[], bytes]] = {
         codec="mpeg4", container="avi", options=PLAIN | {"bf": "2", "q": "4"}, frames=_LONG_FRAMES
     ),
     "long-uneven.mp4": _x264(
-        "keyint=12", frames=_LONG_FRAMES, stamps_ms=[97 * number + 60 * (number % 7) for number in range(_LONG_FRAMES)]
+        "keyint=12", frames=_LONG_FRAMES, stamps_ms=[97 * number + 10 * (number % 7) for number in range(_LONG_FRAMES)]
     ),
     "long-intra-refresh.mp4": _x264("intra-refresh=1:keyint=12:bframes=0", frames=_LONG_FRAMES),
     "long-interlaced.ts": _x264("interlaced=1:keyint=12", size=(64, 64), frames=_LONG_FRAMES, container="mpegts"),
