@@ -97,7 +97,15 @@ def remux(
     ``change`` may alter a packet, and is given its number.
     """
     sink = io.BytesIO()
-    with av.open(io.BytesIO(content)) as source, av.open(sink, mode="w", format=container, options=muxing) as target:
+
+    def open_again(url: str, flags: int, options: dict[str, str]) -> io.BytesIO:
+        # Moving the index to the front reads back what has been written so far.
+        return io.BytesIO(sink.getvalue())
+
+    with (
+        av.open(io.BytesIO(content)) as source,
+        av.open(sink, mode="w", format=container, options=muxing, io_open=open_again) as target,
+    ):
         stream = target.add_stream_from_template(source.streams.video[0])
         packets = (packet for packet in source.demux(video=0) if packet.size)
         for number, packet in enumerate(packets):
@@ -332,6 +340,7 @@ ODD_VIDEOS: dict[str, Callable[[], bytes]] = {
     "mpeg2.ts": _MPEG2(container="mpegts"),
     "mpeg2.ps": _MPEG2(container="mpeg"),
     "mpeg4-b-frames.avi": _video(codec="mpeg4", container="avi", options=PLAIN | {"bf": "2", "q": "4"}),
+    "mpeg4-longer.avi": _video(codec="mpeg4", container="avi", options=PLAIN | {"q": "2"}, frames=80),
     "mpeg4.mp4": _video(codec="mpeg4", options=PLAIN | {"q": "4"}),
     "h264.avi": _x264("bframes=0", container="avi"),
     "h264-b-frames.avi": _x264(container="avi"),
@@ -350,6 +359,7 @@ ODD_VIDEOS: dict[str, Callable[[], bytes]] = {
     "h264.ts": _TS,
     "hevc.ts": _x265(container="mpegts", frames=20),
     "fragments.mp4": _x264(muxing={"movflags": "frag_keyframe+empty_moov+default_base_moof"}),
+    "index-first.mp4": _remuxed(_x264("bframes=3:keyint=12", frames=80), "mp4", movflags="faststart"),
     "no-index.mkv": _x264(container="matroska", seekable=False),
     "no-index.webm": _video(codec="libvpx-vp9", container="webm", options=VP9, frames=16, seekable=False),
     "h264.mov": _x264(container="mov"),

@@ -48,7 +48,7 @@ def _reference(name: str) -> Reference:
 
 
 @pytest.mark.parametrize("name", [name for name in ODD_VIDEOS if name not in SLOW_VIDEOS])
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(sampling=samplings, frames=frame_counts, first=choices, second=choices, clips_per_batch=st.integers(1, 5))
 def test_clips_of_an_odd_file(name, sampling, frames, first, second, clips_per_batch):
     file = io.BytesIO(odd_video(name))
