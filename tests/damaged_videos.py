@@ -14,6 +14,8 @@ from cdmodel.errors import VideoError
 from cdmodel.sampling import ClipGeometry, ClipSampling
 
 GEOMETRY = ClipGeometry(frames=4, height=24, width=36)
+UNSURE_NAMES = ("ffv1.mkv", "motion-jpeg.avi", "mpeg2.ps")
+"""Their decoders leave parts of a damaged picture as they found the memory, and do not say so."""
 SAMPLING = ClipSampling(clip_seconds=0.5, stride_seconds=0.5)
 
 
@@ -58,13 +60,16 @@ def judge(content: bytes, subject: str) -> DecodeSummary | VideoError:
         return refusal
     summary = reader.summary()
     assert reference is not None, f"{subject}: clips of nothing"
-    assert_same_clips(found, reference.clips(GEOMETRY.frames, SAMPLING), subject)
+    unsure = reference.unsure(GEOMETRY.frames, SAMPLING)
+    if subject.startswith(UNSURE_NAMES):
+        unsure = dict.fromkeys(unsure, range(GEOMETRY.frames))
+    assert_same_clips(found, reference.clips(GEOMETRY.frames, SAMPLING), subject, unsure)
     if reference.is_damaged:
         assert summary.coverage < 1, subject
         assert summary.damage is not None, subject
     wanted = set(Random(subject).sample(sorted(found), min(2, len(found))))
     part = reference.clips(GEOMETRY.frames, SAMPLING, wanted)
-    assert_same_clips(read_clips(reader, GEOMETRY, wanted), part, f"{subject}, wanted {wanted}")
+    assert_same_clips(read_clips(reader, GEOMETRY, wanted), part, f"{subject}, wanted {wanted}", unsure)
     fresh = ClipReader(io.BytesIO(content), subject, SAMPLING)
-    assert_same_clips(read_clips(fresh, GEOMETRY, wanted), part, f"{subject}, fresh, wanted {wanted}")
+    assert_same_clips(read_clips(fresh, GEOMETRY, wanted), part, f"{subject}, fresh, wanted {wanted}", unsure)
     return summary
