@@ -175,7 +175,7 @@ class ClipReader:
     def _mode(self) -> DecodeMode | None:
         if not self._tally.packets_read:
             return None
-        if not self._freedom.skips:
+        if not self._freedom.packets:
             return "sequential"
         return "keyframes" if self._keyframes_only else "planned"
 
@@ -220,7 +220,7 @@ class ClipReader:
         geometry = assembler.geometry
         with self._open() as opened:
             decoder = self._decoder(opened, survey)
-            if not self._freedom.stamps:
+            if not self._freedom.packets:
                 yield from self._every_frame(opened, decoder, survey)
                 return
             planned = PlannedPass(
@@ -236,7 +236,7 @@ class ClipReader:
             yield from planned.frames()
             self._index_is_true |= survey.ended and survey.is_gapless and not planned.clock.has_jumped
             if not survey.frames_good:
-                raise PlanBroken("no packet tells when its picture is shown", lost="stamps")
+                raise PlanBroken("no packet tells when its picture is shown", lost="packets")
 
     def _every_frame(self, opened: OpenStream, decoder: PictureDecoder, survey: StreamSurvey) -> Iterator[ShownFrame]:
         """Yield every good frame, timed by its own stamp as it comes out of the decoder."""
@@ -250,7 +250,7 @@ class ClipReader:
 
     def _count_frames(self, survey: StreamSurvey) -> None:
         with self._open() as opened:
-            if self._freedom.skips:
+            if self._freedom.packets:
                 measure_length(opened, survey, self._freedom, self._take_packet)
                 return
             for _ in self._every_frame(opened, self._decoder(opened, survey), survey):

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-Reliance = Literal["jumps", "skips", "stamps"]
+Reliance = Literal["index", "packets"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanFreedom:
     """What passes over one video may rely on to save work. Only ever shrinks."""
 
-    jumps: bool = True
-    """The container's index leads where it says: stretches of the file are left out."""
-    skips: bool = True
-    """The decoder gives what it is fed: pictures that nobody wants are left out. Without, every good frame is shown."""
-    stamps: bool = True
-    """Packets tell when their pictures are shown. Without, only decoded frames do, and all are decoded."""
+    index: bool = True
+    """The container's index leads where it says: stretches of the file are jumped over."""
+    packets: bool = True
+    """Packets tell when their pictures are shown, and the decoder gives what it is fed: pictures that nobody wants are left
+    out. Without, everything is decoded from the start, and frames are timed as they come."""
 
     def without(self, lost: Reliance) -> PlanFreedom:
-        """Return what is left when this cannot be relied on; each rests on those after it."""
-        match lost:
-            case "jumps":
-                return replace(self, jumps=False)
-            case "skips":
-                return replace(self, jumps=False, skips=False)
-            case "stamps":
-                return PlanFreedom(jumps=False, skips=False, stamps=False)
+        """Return what is left when this cannot be relied on."""
+        return PlanFreedom(index=False, packets=self.packets and lost != "packets")
 
 
 class PlanBroken(Exception):

@@ -71,14 +71,14 @@ class IndexJumper:
                 self._container.seek(target, stream=self._stream)
                 first = next(self._container.demux(self._stream), None)
             except av.error.FFmpegError as error:
-                raise PlanBroken(f"a jump failed ({error.strerror})", lost="jumps") from error
+                raise PlanBroken(f"a jump failed ({error.strerror})", lost="index") from error
             if first is None or first.pts is None or not first.is_keyframe:
                 break
             if self._clock.at(first.pts) <= moment_seconds:
                 timeline.go_on_at(first.pts)
                 return first
             target = (first.pts if first.dts is None else first.dts) - 1
-        raise PlanBroken("the container's index leads to the wrong place", lost="jumps")
+        raise PlanBroken("the container's index leads to the wrong place", lost="index")
 
     def _skipped_seconds(self, moment_seconds: float, timeline: PacketTimeline) -> float:
         """Return how much of the video a jump would leave out; 0 where none is known to."""

@@ -64,12 +64,11 @@ class PlannedPass:
         self._decoder = decoder
         self._moments = moments
         self._survey = survey
-        self._skips = freedom.skips
         self._keyframes_only = keyframes_only
         self._on_packet = on_packet
         self.clock: FrameClock = start_clock(opened.stream)
         self._timeline = PacketTimeline(self.clock)
-        self._jumper = IndexJumper(opened, self.clock, index_is_true) if freedom.jumps else None
+        self._jumper = IndexJumper(opened, self.clock, index_is_true) if freedom.index else None
         self._queue: deque[tuple[Packet[VideoStream], Picture]] = deque()
         """In the order of decoding; the first is one whose use is not known yet."""
         self._candidate: Picture | None = None
@@ -81,12 +80,12 @@ class PlannedPass:
         self._latest_shown_seconds = 0.0
         self._out: deque[ShownFrame] = deque()
         if opened.container.format.name in STAMPLESS_CONTAINERS and not keyframes_only:
-            raise PlanBroken("the container stores no presentation times", lost="stamps")
+            raise PlanBroken("the container stores no presentation times", lost="packets")
         if keyframes_only:
             decoder.skip_all_but_keyframes()
 
     def frames(self) -> Iterator[ShownFrame]:
-        """Yield the wanted frames in the order they are shown in; without skips, every good frame.
+        """Yield the wanted frames in the order they are shown in.
 
         Raises:
             PlanBroken: frames may be missing from here on.
@@ -114,14 +113,13 @@ class PlannedPass:
         for timed in self._timeline.push(packet, picture):
             self._decide(timed)
         if self._timeline.doubt and not self._keyframes_only:
-            raise PlanBroken(self._timeline.doubt, lost="stamps")
+            raise PlanBroken(self._timeline.doubt, lost="packets")
         while self._queue and self._queue[0][1].wanted is not None:
             self._pass_on(*self._queue.popleft())
 
     def _decide(self, timed: Picture) -> None:
         """Take the next picture in the order of showing: how long the one before it is shown is known by now."""
-        if self._skips:
-            self._survey.frames_good, self._survey.observed_seconds = self._timeline.frames, self._timeline.end_seconds
+        self._survey.frames_good, self._survey.observed_seconds = self._timeline.frames, self._timeline.end_seconds
         if self._keyframes_only and not timed.is_keyframe:
             timed.wanted = False
             return
@@ -147,8 +145,8 @@ class PlannedPass:
 
     def _pass_on(self, packet: Packet[VideoStream], picture: Picture) -> None:
         """Take a picture, in the order of decoding, of which it is known whether it is wanted."""
-        if not self._skips or self._keyframes_only:
-            if picture.wanted or not self._skips:
+        if self._keyframes_only:
+            if picture.wanted:
                 self._decode(packet, picture)
             return
         if picture.is_keyframe and picture.start_seconds is not None:
@@ -176,39 +174,35 @@ class PlannedPass:
         is_due = _is_due(picture)
         if is_due and picture.start_seconds is not None:
             heapq.heappush(self._due_seconds, picture.start_seconds)
-        self._show(self._decoder.decode(packet, is_wanted=is_due or not self._skips))
+        self._show(self._decoder.decode(packet, is_wanted=is_due))
 
     def _drain(self) -> None:
         if self._is_decoding:
             self._show(self._decoder.drain())
             self._is_decoding = False
-        if self._skips and self._due_seconds:
-            raise PlanBroken("the decoder left out a picture", lost="skips")
+        if self._due_seconds:
+            raise PlanBroken("the decoder left out a picture", lost="packets")
 
     def _show(self, frames: Iterator[VideoFrame]) -> None:
         for frame in frames:
             picture = frame.opaque
             if not isinstance(picture, Picture) or picture.start_seconds is None:
-                raise PlanBroken("the decoder gave a frame of no known packet", lost="stamps")
+                raise PlanBroken("the decoder gave a frame of no known packet", lost="packets")
             if picture.start_seconds < self._latest_shown_seconds and not self._keyframes_only:
-                raise PlanBroken("frames came in another order than their stamps", lost="stamps")
+                raise PlanBroken("frames came in another order than their stamps", lost="packets")
             self._latest_shown_seconds = picture.start_seconds
-            if self._skips:
-                self._check_off(frame, picture, picture.start_seconds)
-            else:
-                self._survey.frames_good += 1
-                self._survey.observed_seconds = picture.start_seconds + self.clock.frame_seconds
-            if picture.wanted or not self._skips:
+            self._check_off(frame, picture, picture.start_seconds)
+            if picture.wanted:
                 self._out.append(ShownFrame(frame=frame, start_seconds=picture.start_seconds))
-        if self._skips and self._decoder.has_met_damage:
-            raise PlanBroken("a picture is damaged", lost="skips")
+        if self._decoder.has_met_damage:
+            raise PlanBroken("a picture is damaged", lost="packets")
 
     def _check_off(self, frame: VideoFrame, picture: Picture, start_seconds: float) -> None:
         """Take note that a picture came, and that none was left out before it."""
         if picture.is_keyframe and frame.pict_type != PictureType.I:
-            raise PlanBroken("a keyframe is not a whole picture", lost="skips")
+            raise PlanBroken("a keyframe is not a whole picture", lost="packets")
         if self._due_seconds and self._due_seconds[0] < start_seconds:
-            raise PlanBroken("the decoder left out a picture", lost="skips")
+            raise PlanBroken("the decoder left out a picture", lost="packets")
         if _is_due(picture):
             heapq.heappop(self._due_seconds)
 

@@ -26,12 +26,12 @@ def measure_length(
     end_seconds = opened.declared.duration_seconds or 0.0
     for packet in read_packets(opened, survey, on_packet):
         timeline.push(packet, Picture(packet.is_keyframe))
-        if freedom.jumps and jumper.is_worthwhile(end_seconds, timeline):
+        if freedom.index and jumper.is_worthwhile(end_seconds, timeline):
             survey.is_gapless = False
             timeline.push(jumper.land(end_seconds, timeline), Picture(is_keyframe=True))
     timeline.finish()
     if timeline.doubt is not None:
-        raise PlanBroken(timeline.doubt, lost="stamps")
+        raise PlanBroken(timeline.doubt, lost="packets")
     survey.frames_good, survey.observed_seconds = timeline.frames, timeline.end_seconds
     if not survey.frames_good:
-        raise PlanBroken("no packet tells when its picture is shown", lost="stamps")
+        raise PlanBroken("no packet tells when its picture is shown", lost="packets")

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from cdmodel.clip_assembly import _convert
 from cdmodel.decode import ClipReader
 from cdmodel.errors import VideoError
-from cdmodel.frame_clock import FrameClock, nominal_frame_seconds
+from cdmodel.frame_clock import start_clock
 from cdmodel.sampling import ClipGeometry, ClipSampling, count_clips, frame_times, nominal_span
 from cdmodel.types import ClipSpan
 
@@ -110,7 +110,7 @@ def _choose_stream(container: av.container.InputContainer) -> VideoStream | None
 
 def _decode(container: av.container.InputContainer, stream: VideoStream, geometry: ClipGeometry) -> Reference | None:
     stream.codec_context.thread_count = 1
-    clock = FrameClock(float(stream.time_base or 0), nominal_frame_seconds(stream))
+    clock = start_clock(stream)
     starts_seconds, pictures_CHW = [], []
     suspects = set()
     frames_corrupt = packets_damaged = 0
