@@ -19,7 +19,8 @@ Others, ratio = theirs / ours:
 
 - ``torchcodec``: exact mode, the best of four ways: scaled by torch or by its own Resize transform, with the FFmpeg it
   finds or with that of PyAV; ``measured_as`` tells which;
-- ``decord``: scales inside its decoder, one thread; brings its own FFmpeg;
+- ``decord``: scales inside its decoder, one thread; brings its own FFmpeg. Release 0.6.0 opens no AV1, and on HEVC shows
+  some moments up to three frames late, which ``same_moments`` tells;
 - ``naive loop``: PyAV, every frame to full-size RGB, the wanted ones scaled by torch; only for ``10x16`` of h264-gop48;
 - ``sequential sweep``: PyAV from the start to the last wanted frame, those converted as ours are; only for ``dense2``.
 
