@@ -139,7 +139,7 @@ class ClipReader:
     def summary(self) -> DecodeSummary:
         """Return what is known so far; complete after one full pass. Never raises."""
         survey = self._survey or StreamSurvey()
-        declared_seconds = self._declared.duration_seconds
+        declared_seconds = None if survey.clock_has_jumped else self._declared.duration_seconds
         observed_seconds = survey.observed_seconds if survey.frames_good else None
         damage = find_damage(survey, declared_seconds)
         duration_seconds = observed_seconds if survey.ended and damage is None else None
@@ -234,7 +234,8 @@ class ClipReader:
                 on_packet=self._take_packet,
             )
             yield from planned.frames()
-            self._index_is_true |= survey.ended and survey.is_gapless and not planned.clock.has_jumped
+            survey.clock_has_jumped = planned.clock.has_jumped
+            self._index_is_true |= survey.ended and survey.is_gapless and not survey.clock_has_jumped
             if not survey.frames_good:
                 raise PlanBroken("no packet tells when its picture is shown", lost="packets")
 
@@ -246,6 +247,7 @@ class ClipReader:
             start_seconds = clock.read(frame.pts, frame.duration)
             survey.frames_good += 1
             survey.observed_seconds = start_seconds + clock.frame_seconds
+            survey.clock_has_jumped = clock.has_jumped
             yield ShownFrame(frame=frame, start_seconds=start_seconds)
 
     def _count_frames(self, survey: StreamSurvey) -> None:

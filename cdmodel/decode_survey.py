@@ -65,6 +65,8 @@ class StreamSurvey:
     """Whether the end of the stream was reached."""
     is_gapless: bool = True
     """Whether every packet before ``observed_seconds`` was read."""
+    clock_has_jumped: bool = False
+    """Whether stamps had to be moved: the container then declares the jump as a part of the length."""
 
     def learn_damage(self, other: StreamSurvey) -> None:
         """Take over what another pass over the same video found broken, where it is more."""
@@ -77,6 +79,7 @@ class StreamSurvey:
         self.observed_seconds = 0.0
         self.ended = False
         self.is_gapless = True
+        self.clock_has_jumped = False
 
 
 def find_damage(survey: StreamSurvey, declared_seconds: float | None) -> Damage | None:

@@ -74,6 +74,8 @@ class IndexJumper:
                 raise PlanBroken(f"a jump failed ({error.strerror})", lost="index") from error
             if first is None or first.pts is None or not first.is_keyframe:
                 break
+            if not self._is_index_true():
+                raise PlanBroken("the container's clock jumps", lost="index")
             if self._clock.at(first.pts) <= moment_seconds:
                 timeline.go_on_at(first.pts)
                 return first
@@ -82,7 +84,8 @@ class IndexJumper:
 
     def _skipped_seconds(self, moment_seconds: float, timeline: PacketTimeline) -> float:
         """Return how much of the video a jump would leave out; 0 where none is known to."""
-        assert timeline.last_dts is not None
+        if timeline.last_dts is None:
+            return 0.0
         entries = self._stream.index_entries
         # An index holds stamps of decoding, which run ahead of those of showing.
         found = entries.search_timestamp(self._clock.ticks_at(moment_seconds) - timeline.delay_ticks)

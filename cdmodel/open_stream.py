@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,9 +48,8 @@ def open_stream(file: VideoBytes, uri: str) -> Iterator[OpenStream]:
             if other is not stream:
                 other.discard = Discard.all
         stream.codec_context.thread_count = 1
-        declared_seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
         declared = VideoFacts(
-            duration_seconds=declared_seconds,
+            duration_seconds=_declared_seconds(stream),
             fps=float(stream.average_rate) if stream.average_rate else None,
             width=stream.codec_context.width or None,
             height=stream.codec_context.height or None,
@@ -110,3 +110,16 @@ def _choose_stream(container: av.container.InputContainer, uri: str) -> VideoStr
 
 def _is_cover(stream: VideoStream) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _declared_seconds(stream: VideoStream) -> float | None:
+    """Return the stream's own length; that of a container may be that of its sound."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    # Matroska has the stamp of its end as a tag: 00:01:02.500000000
+    match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", "").strip("\0 "))
+    if match is None:
+        return None
+    hours, minutes, seconds = match.groups()
+    start_seconds = float((stream.start_time or 0) * (stream.time_base or 0))
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - start_seconds

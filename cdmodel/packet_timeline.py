@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 
 from cdmodel.frame_clock import FrameClock
 
+DOUBTFUL_START = "the stream starts with pictures before its first keyframe"
 MOST_FRAMES_REORDERED = 16
 """H.264 and HEVC allow no more frames between a picture's place in decoding and in showing."""
 
@@ -99,7 +100,10 @@ class PacketTimeline:
             self._first_keyframe_pts = packet.pts
             if packet.pts is not None and packet.dts is not None:
                 self.delay_ticks = max(packet.pts - packet.dts, 0)
-        if not self._started or packet.is_discard:
+        if not self._started:
+            self.doubt = DOUBTFUL_START
+            return False
+        if packet.is_discard:
             return False
         return self._least_pts is None or packet.pts is None or packet.pts >= self._least_pts
 
@@ -108,7 +112,7 @@ class PacketTimeline:
         if self._latest_pts is not None and pts <= self._latest_pts:
             self.doubt = "two packets have the same presentation time, or come too late for it"
         elif not self.frames and self._first_keyframe_pts is not None and pts < self._first_keyframe_pts:
-            self.doubt = "the stream starts with pictures before its first keyframe"
+            self.doubt = DOUBTFUL_START
         self._latest_pts = pts
         return self._time(picture, pts, duration)
 

@@ -35,14 +35,21 @@ class PictureDecoder:
         self._tally = tally
         self._skip: Skip = "DEFAULT"
         self._skips_unreferred = context.name in SKIPPING_CODECS
+        self._number = 0
+        """Of the latest packet, in the order of decoding."""
+        self._damaged_number: int | None = None
         self.has_met_damage = False
         context.copy_opaque = True
 
     def decode(self, packet: Packet[VideoStream], *, is_wanted: bool = True) -> Iterator[VideoFrame]:
         """Yield the good frames that the decoder hands out for this packet; of earlier packets, where they are reordered.
 
-        A picture that is not wanted may be left out if no other refers to it.
+        Corrupt frames, and those predicted from such, are counted and left out. A picture that is not wanted may be left
+        out if no other refers to it.
         """
+        self._number += 1
+        if packet.opaque is None:
+            packet.opaque = self._number
         if self._skips_unreferred and self._skip != "NONKEY":
             self._set_skip("DEFAULT" if is_wanted else "NONREF")
         return self._keep_good(packet)
@@ -73,14 +80,33 @@ class PictureDecoder:
             # Where memory is limited: no damage of the video. libav's own is a FFmpegError too.
             raise
         except av.error.FFmpegError:
-            self.has_met_damage = True
+            self._meet_damage(self._number)
             self._survey.packets_damaged += 1
             return
         self._tally.frames_decoded += len(frames)
         for frame in frames:
             check_size(self._uri, frame.width, frame.height, self._limits)
-            if frame.is_corrupt:
-                self.has_met_damage = True
-                self._survey.frames_corrupt += 1
-            else:
+            if self._is_sound(frame):
                 yield frame
+            else:
+                self._survey.frames_corrupt += 1
+
+    def _meet_damage(self, number: int) -> None:
+        self.has_met_damage = True
+        self._damaged_number = number
+
+    def _is_sound(self, frame: VideoFrame) -> bool:
+        """Tell whether a frame shows what was recorded.
+
+        What is predicted from a damaged picture shows whatever the decoder's memory held, and no flag says so: of what was
+        decoded after it, everything up to the next keyframe is suspect.
+        """
+        number = frame.opaque if isinstance(frame.opaque, int) else self._number
+        if frame.is_corrupt:
+            self._meet_damage(number)
+        if self._damaged_number is None or number < self._damaged_number:
+            return True
+        if frame.key_frame and number > self._damaged_number:
+            self._damaged_number = None
+            return True
+        return False

@@ -32,6 +32,7 @@ def measure_length(
     timeline.finish()
     if timeline.doubt is not None:
         raise PlanBroken(timeline.doubt, lost="packets")
+    survey.clock_has_jumped = clock.has_jumped
     survey.frames_good, survey.observed_seconds = timeline.frames, timeline.end_seconds
     if not survey.frames_good:
         raise PlanBroken("no packet tells when its picture is shown", lost="packets")

@@ -77,8 +77,16 @@ class RangeFile(io.RawIOBase):
         return self.read()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move to an absolute or relative position and return it."""
-        position: int = self._file.seek(offset, whence)
+        """Move to an absolute or relative position and return it.
+
+        Raises:
+            ValueError: it lies before the start.
+        """
+        try:
+            position: int = self._file.seek(offset, whence)
+        except OSError as error:
+            # Decoders take what Python's own files in memory say of a place before the start; a disk says EINVAL.
+            raise ValueError("seek to before the start of the file") from error
         return position
 
     def tell(self) -> int:

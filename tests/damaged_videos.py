@@ -60,9 +60,7 @@ def judge(content: bytes, subject: str) -> DecodeSummary | VideoError:
         return refusal
     summary = reader.summary()
     assert reference is not None, f"{subject}: clips of nothing"
-    unsure = reference.unsure(GEOMETRY.frames, SAMPLING)
-    if subject.startswith(UNSURE_NAMES):
-        unsure = dict.fromkeys(unsure, range(GEOMETRY.frames))
+    unsure = found if subject.startswith(UNSURE_NAMES) else ()
     assert_same_clips(found, reference.clips(GEOMETRY.frames, SAMPLING), subject, unsure)
     if reference.is_damaged:
         assert summary.coverage < 1, subject
@@ -70,6 +68,8 @@ def judge(content: bytes, subject: str) -> DecodeSummary | VideoError:
     wanted = set(Random(subject).sample(sorted(found), min(2, len(found))))
     part = reference.clips(GEOMETRY.frames, SAMPLING, wanted)
     assert_same_clips(read_clips(reader, GEOMETRY, wanted), part, f"{subject}, wanted {wanted}", unsure)
-    fresh = ClipReader(io.BytesIO(content), subject, SAMPLING)
-    assert_same_clips(read_clips(fresh, GEOMETRY, wanted), part, f"{subject}, fresh, wanted {wanted}", unsure)
+    if not reference.is_damaged:
+        # Of a damaged one, a pass that reads but a part may not see the damage.
+        fresh = ClipReader(io.BytesIO(content), subject, SAMPLING)
+        assert_same_clips(read_clips(fresh, GEOMETRY, wanted), part, f"{subject}, fresh, wanted {wanted}", unsure)
     return summary

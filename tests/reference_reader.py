@@ -8,8 +8,9 @@ N clips, T frames, C channels, H height, W width.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import BinaryIO
@@ -44,8 +45,6 @@ class Reference:
     end_seconds: float
     frames_corrupt: int
     packets_damaged: int
-    suspects: frozenset[int]
-    """Frames that may have been predicted from a corrupt one. No decoder says so, and what they show may be chance."""
 
     @property
     def is_damaged(self) -> bool:
@@ -62,15 +61,6 @@ class Reference:
             index: self._clip(index, frames, sampling)
             for index in range(self.count_clips(sampling))
             if wanted is None or index in wanted
-        }
-
-    def unsure(self, frames: int, sampling: ClipSampling) -> dict[int, set[int]]:
-        """Return which frames of each clip are suspects."""
-        return {
-            index: {
-                place for place, number in enumerate(self._shown(index, frames, sampling)) if number in self.suspects
-            }
-            for index in range(self.count_clips(sampling))
         }
 
     def _clip(self, index: int, frames: int, sampling: ClipSampling) -> tuple[ClipSpan, NDArray[np.uint8]]:
@@ -112,12 +102,12 @@ def _decode(container: av.container.InputContainer, stream: VideoStream, geometr
     stream.codec_context.thread_count = 1
     clock = start_clock(stream)
     starts_seconds, pictures_CHW = [], []
-    suspects = set()
     frames_corrupt = packets_damaged = 0
-    # Frames that came since something was damaged; nothing was.
-    since_damage = None
+    stream.codec_context.copy_opaque = True
+    # Which packet was damaged last; None since a keyframe has come that was decoded later.
+    damaged_number = None
     packets = container.demux(stream)
-    while True:
+    for number in count():
         try:
             packet = next(packets, None)
         except av.error.FFmpegError:
@@ -125,24 +115,22 @@ def _decode(container: av.container.InputContainer, stream: VideoStream, geometr
             packet = None
         if packet is None:
             break
+        packet.opaque = number
         try:
             frames = packet.decode()
         except av.error.FFmpegError:
             packets_damaged += 1
-            since_damage = 0
+            damaged_number = number
             continue
         for frame in frames:
             if frame.is_corrupt:
+                damaged_number = frame.opaque
+            elif damaged_number is not None and frame.key_frame and frame.opaque > damaged_number:
+                damaged_number = None
+            if damaged_number is not None and frame.opaque >= damaged_number:
+                # It is corrupt, or predicted from what is.
                 frames_corrupt += 1
-                since_damage = 0
                 continue
-            if since_damage is not None:
-                since_damage += 1
-                # A keyframe that comes soon may have been decoded before.
-                if frame.key_frame and since_damage > stream.codec_context.reorder_depth:
-                    since_damage = None
-                else:
-                    suspects.add(len(starts_seconds))
             starts_seconds.append(clock.read(frame.pts, frame.duration))
             # A converter of its own for every frame: nothing can linger.
             pictures_CHW.append(np.ascontiguousarray(_convert(frame, VideoReformatter(), geometry)))
@@ -154,7 +142,6 @@ def _decode(container: av.container.InputContainer, stream: VideoStream, geometr
         end_seconds=starts_seconds[-1] + clock.frame_seconds,
         frames_corrupt=frames_corrupt,
         packets_damaged=packets_damaged,
-        suspects=frozenset(suspects),
     )
 
 
@@ -171,18 +158,15 @@ def read_clips(
     return clips
 
 
-def assert_same_clips(
-    found: Clips, expected: Clips, subject: str, unsure: Mapping[int, Collection[int]] | None = None
-) -> None:
-    """Fail unless indices, spans and every pixel agree, but for those of unsure frames, named by clip."""
-    unsure = unsure or {}
+def assert_same_clips(found: Clips, expected: Clips, subject: str, unsure: Collection[int] = ()) -> None:
+    """Fail unless indices, spans and every pixel agree, but for those of unsure clips."""
     assert list(found) == list(expected), subject
     for index, (span, pixels_TCHW) in expected.items():
         assert found[index][0] == span, f"{subject}, clip {index}"
         differing = [
             number
             for number, (one, other) in enumerate(zip(found[index][1], pixels_TCHW, strict=True))
-            if not np.array_equal(one, other) and number not in unsure.get(index, ())
+            if not np.array_equal(one, other) and index not in unsure
         ]
         assert not differing, f"{subject}, clip {index}: frames {differing} are others"
 

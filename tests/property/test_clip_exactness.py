@@ -26,8 +26,6 @@ from cdmodel.sampling import ClipGeometry, ClipSampling
 HEIGHT, WIDTH = 24, 36
 SOME_FILES = 24
 SLOW_BYTES = 1_000_000
-CLOCKS_THAT_JUMP = ("clock-set-back.ts", "clock-set-forth.ts")
-"""Their container takes the jump for a part of their length."""
 SLOW_VIDEOS = ("eight-k.mp4",)
 
 samplings = st.builds(
@@ -65,7 +63,7 @@ def test_every_clip_of_an_odd_file_is_counted_and_comes(name):
         assert_same_clips(clips, reference.clips(3, sampling), name)
 
 
-@pytest.mark.parametrize("name", [name for name in ODD_VIDEOS if name not in CLOCKS_THAT_JUMP])
+@pytest.mark.parametrize("name", ODD_VIDEOS)
 def test_a_whole_odd_file_is_described_as_whole(name):
     reader = ClipReader(io.BytesIO(odd_video(name)), name, ClipSampling())
     clips = read_clips(reader, ClipGeometry(frames=1, height=HEIGHT, width=WIDTH))
