@@ -7,28 +7,18 @@ T frames, C channels, H height, W width.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
-from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
-from av.video.plane import VideoPlane
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from cdmodel.clips import ClipBatch
+from cdmodel.picture_conversion import PictureConverter
 from cdmodel.sampling import ClipGeometry, ClipSampling, frame_times, has_clip, nominal_span
 from cdmodel.types import ClipSpan
-
-# Tags of ITU-T H.273, MatrixCoefficients: RGB, BT.709, none, FCC, BT.470BG, SMPTE 170M and 240M, BT.2020.
-_KNOWN_TAGS = frozenset((0, 1, 2, 4, 5, 6, 7, 9))
-_BT2020_CONSTANT_LUMINANCE = 10
-# libswscale takes every grey picture for one of full range.
-_LIMITED_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
 
 
 @dataclass(slots=True)
@@ -77,7 +67,10 @@ class ClipAssembler:
     _rows_taken: int = 0
     _shown: ShownFrame | None = None
     _converted: NDArray[np.uint8] | None = None
-    _reformatter: VideoReformatter = field(default_factory=VideoReformatter)
+    _converter: PictureConverter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._converter = PictureConverter(self.geometry.height, self.geometry.width)
 
     def push(self, shown: ShownFrame) -> Iterator[OpenClip]:
         """Take the next frame; yield the clips that the frame before it completed."""
@@ -139,92 +132,10 @@ class ClipAssembler:
     def _put(self, clip: OpenClip) -> None:
         assert self._shown is not None
         if self._converted is None:
-            self._converted = _convert(self._shown.frame, self._reformatter, self.geometry)
+            self._converted = self._converter.convert(self._shown.frame)
             self.frames_used += 1
         clip.pixels_TCHW[clip.filled] = self._converted
         clip.filled += 1
-
-
-def _convert(frame: VideoFrame, reformatter: VideoReformatter, geometry: ClipGeometry) -> NDArray[np.uint8]:
-    """Return the whole picture, upright, as RGB uint8 [C, H, W] of the wanted size.
-
-    The frame's own matrix and range count; untagged means BT.601 and limited, or full where the pixel format says so.
-    Whether its pixels are square does not matter, since the whole picture is scaled to the model's size. Two fields of
-    an interlaced frame are taken as the decoder wove them.
-
-    Planar ``gbrp`` with bilinear scaling is the most accurate and the fastest of libswscale's one-step paths. One
-    thread: a worker has one core, and the result must not depend on how many there are.
-    """
-    quarter_turns, mirrored = _orientation(frame)
-    height, width = geometry.height, geometry.width
-    if quarter_turns % 2:
-        height, width = width, height
-    interpolation = Interpolation.BILINEAR
-    if (frame.width, frame.height) == (width, height):
-        # Where nothing is scaled, libswscale's fast path leaves up to eight columns unwritten at some widths.
-        interpolation |= Interpolation.ACCURATE_RND
-    matrix = _known_matrix(frame.colorspace)
-    scaled = reformatter.reformat(
-        _weave(frame) if frame.interlaced_frame else frame,
-        width,
-        height,
-        format="gbrp",
-        src_colorspace=matrix,
-        dst_colorspace=matrix,
-        interpolation=interpolation,
-        threads=1,
-    )
-    green, blue, red = (_rows(plane)[:height, :width] for plane in scaled.planes)
-    pixels_CHW = np.stack((red, green, blue))
-    if frame.color_range == ColorRange.MPEG and frame.format.name.startswith("gray"):
-        pixels_CHW = _LIMITED_TO_FULL[pixels_CHW]
-    upright_CHW = np.rot90(pixels_CHW, quarter_turns, axes=(1, 2))
-    return upright_CHW[..., ::-1] if mirrored else upright_CHW
-
-
-def _orientation(frame: VideoFrame) -> tuple[int, bool]:
-    """Return how often to turn the coded picture counter-clockwise by 90 degrees, and whether to mirror it thereafter.
-
-    From the display matrix, which maps x to ``a x + c y`` and y to ``b x + d y``; odd angles are left alone.
-    """
-    try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:
-        # PyAV knows not every kind of side data; it then still tells the angle, as if nothing were mirrored.
-        turns, rest = divmod(frame.rotation, 90)
-        return (0, False) if rest else (turns % 4, False)
-    if matrix is None:
-        return 0, False
-    a, b, _, c, d = np.frombuffer(bytes(cast(SideData, matrix)), np.int32)[:5].tolist()
-    mirrored = a * d < b * c
-    turns, rest = divmod(round(math.degrees(math.atan2(-b, -a if mirrored else a))), 90)
-    return (0, False) if rest else (turns % 4, mirrored)
-
-
-def _known_matrix(tag: int) -> int | None:
-    """Return libswscale's number of a matrix that it would refuse by its tag; None where it takes the tag as it is."""
-    if tag in _KNOWN_TAGS:
-        return None
-    return Colorspace.BT2020 if tag == _BT2020_CONSTANT_LUMINANCE else Colorspace.DEFAULT
-
-
-def _weave(frame: VideoFrame) -> VideoFrame:
-    """Return a copy that is not marked as interlaced.
-
-    By that mark libswscale would scale each field alone, and every other row of the small picture would be of another
-    moment.
-    """
-    woven = VideoFrame(frame.width, frame.height, frame.format.name)
-    woven.colorspace, woven.color_range = frame.colorspace, frame.color_range
-    for source, target in zip(frame.planes, woven.planes, strict=True):
-        columns = min(source.line_size, target.line_size)
-        _rows(target)[:, :columns] = _rows(source)[:, :columns]
-    return woven
-
-
-def _rows(plane: VideoPlane) -> NDArray[np.uint8]:
-    """Return a plane's bytes by row, the padding at the end of each included."""
-    return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
 
 
 def _cut(clip: OpenClip, duration_seconds: float) -> OpenClip:

@@ -18,14 +18,13 @@ from typing import BinaryIO
 import av
 import numpy as np
 from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from cdmodel.clip_assembly import _convert
 from cdmodel.decode import ClipReader
 from cdmodel.errors import VideoError
 from cdmodel.frame_clock import start_clock
+from cdmodel.picture_conversion import PictureConverter
 from cdmodel.sampling import ClipGeometry, ClipSampling, count_clips, frame_times, nominal_span
 from cdmodel.types import ClipSpan
 
@@ -133,7 +132,7 @@ def _decode(container: av.container.InputContainer, stream: VideoStream, geometr
                 continue
             starts_seconds.append(clock.read(frame.pts, frame.duration))
             # A converter of its own for every frame: nothing can linger.
-            pictures_CHW.append(np.ascontiguousarray(_convert(frame, VideoReformatter(), geometry)))
+            pictures_CHW.append(np.ascontiguousarray(PictureConverter(geometry.height, geometry.width).convert(frame)))
     if not pictures_CHW:
         return None
     return Reference(

@@ -15,7 +15,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from odd_videos import SIZE, Recipe, draw_number, encode, odd_video
 
-from cdmodel.clip_assembly import _convert
+from cdmodel.picture_conversion import PictureConverter
 from cdmodel.sampling import ClipGeometry
 
 LUMA_WEIGHTS = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
@@ -27,6 +27,11 @@ COLOURS = ((81, 90, 160), (145, 70, 60), (200, 128, 128), (60, 160, 110), (18, 1
 SCALED = ClipGeometry(frames=1, height=24, width=32)
 UNSCALED = ClipGeometry(frames=1, height=48, width=64)
 TOLERANCE = 2
+
+
+def _convert(frame: VideoFrame, geometry: ClipGeometry) -> NDArray[np.uint8]:
+    """Return what a converter of its own makes of a frame."""
+    return PictureConverter(geometry.height, geometry.width).convert(frame)
 
 
 def _flat_frame(pix_fmt: str, colour: tuple[int, ...], matrix: int, color_range: int) -> VideoFrame:
@@ -64,9 +69,9 @@ def _assert_colour(pixels_CHW: NDArray[np.uint8], expected_C: NDArray[np.float64
 @pytest.mark.parametrize("matrix", LUMA_WEIGHTS)
 @pytest.mark.parametrize("color_range", [LIMITED, FULL])
 def test_a_tagged_matrix_and_range_are_respected(pix_fmt, matrix, color_range, geometry):
-    reformatter = VideoReformatter()
+    shared = PictureConverter(geometry.height, geometry.width)
     for colour in COLOURS:
-        pixels_CHW = _convert(_flat_frame(pix_fmt, colour, matrix, color_range), reformatter, geometry)
+        pixels_CHW = shared.convert(_flat_frame(pix_fmt, colour, matrix, color_range))
         _assert_colour(pixels_CHW, _to_rgb(colour, matrix, color_range))
 
 
@@ -76,7 +81,7 @@ def test_a_tagged_matrix_and_range_are_respected(pix_fmt, matrix, color_range, g
 def test_without_tags_it_is_bt601_and_the_range_of_the_pixel_format(pix_fmt, color_range):
     for colour in COLOURS:
         frame = _flat_frame(pix_fmt, colour, UNTAGGED, UNKNOWN_RANGE)
-        _assert_colour(_convert(frame, VideoReformatter(), SCALED), _to_rgb(colour, BT601, color_range))
+        _assert_colour(_convert(frame, SCALED), _to_rgb(colour, BT601, color_range))
 
 
 @pytest.mark.parametrize("pix_fmt", ["gray", "gray10le"])
@@ -84,14 +89,14 @@ def test_without_tags_it_is_bt601_and_the_range_of_the_pixel_format(pix_fmt, col
 def test_grey_is_stretched_where_it_is_tagged_as_limited(pix_fmt, tagged, meant):
     for level in (16, 60, 128, 235):
         frame = _flat_frame(pix_fmt, (level,), UNTAGGED, tagged)
-        _assert_colour(_convert(frame, VideoReformatter(), SCALED), _to_rgb((level, 128, 128), BT601, meant))
+        _assert_colour(_convert(frame, SCALED), _to_rgb((level, 128, 128), BT601, meant))
 
 
 @pytest.mark.parametrize(("tag", "meant"), [(3, BT601), (8, BT601), (10, BT2020), (14, BT601), (99, BT601)])
 def test_a_matrix_that_cannot_be_converted_is_no_reason_to_refuse_a_video(tag, meant):
     for colour in COLOURS:
         frame = _flat_frame("yuv420p", colour, tag, LIMITED)
-        _assert_colour(_convert(frame, VideoReformatter(), SCALED), _to_rgb(colour, meant, LIMITED))
+        _assert_colour(_convert(frame, SCALED), _to_rgb(colour, meant, LIMITED))
         assert frame.colorspace == tag
 
 
@@ -107,7 +112,7 @@ def test_gradients_keep_their_colours(pix_fmt, matrix):
         rows[:, : plane.width] = np.rint(ramp_W * (4 if deep else 1))
         expected_YWC.append(np.linspace(first, last, SIZE[0]))
     frame.colorspace, frame.color_range = matrix, LIMITED
-    pixels_CHW = _convert(frame, VideoReformatter(), UNSCALED)
+    pixels_CHW = _convert(frame, UNSCALED)
     expected_CW = np.stack([_to_rgb(colour, matrix, LIMITED) for colour in zip(*expected_YWC, strict=True)], axis=1)
     # Chroma of half the width is sited a little aside, and the ramp ends at the border.
     inside = np.s_[:, 10, 4:-4]
@@ -115,7 +120,7 @@ def test_gradients_keep_their_colours(pix_fmt, matrix):
 
 
 def test_a_shared_converter_follows_every_change_of_size_format_and_tags():
-    shared = VideoReformatter()
+    shared = PictureConverter(SCALED.height, SCALED.width)
     for size in (SIZE, (96, 80), (65, 49), SIZE):
         for pix_fmt, matrix, color_range in (
             ("yuv420p", BT601, LIMITED),
@@ -128,17 +133,16 @@ def test_a_shared_converter_follows_every_change_of_size_format_and_tags():
             drawn = VideoFrame.from_ndarray(draw_number(5, *size), format="rgb24")
             frame = VideoReformatter().reformat(drawn, format=pix_fmt)
             frame.colorspace, frame.color_range = matrix, color_range
-            alone = _convert(frame, VideoReformatter(), SCALED)
-            np.testing.assert_array_equal(_convert(frame, shared, SCALED), alone)
+            alone = _convert(frame, SCALED)
+            np.testing.assert_array_equal(shared.convert(frame), alone)
 
 
 @pytest.mark.parametrize("name", ["grows.h264", "changes-format.h264"])
 def test_the_tags_and_the_size_that_change_in_a_stream_change_what_follows(name):
     first, last = _first_and_last(odd_video(name))
-    shared = VideoReformatter()
     for frame, number in ((first, 0), (last, 53)):
         expected_HWC = draw_number(number, frame.width, frame.height)
-        difference = np.abs(_unscaled(frame, shared).astype(int) - expected_HWC.transpose(2, 0, 1))
+        difference = np.abs(_unscaled(frame).astype(int) - expected_HWC.transpose(2, 0, 1))
         assert difference[1].mean() < 12
 
 
@@ -148,8 +152,8 @@ def _first_and_last(content: bytes) -> tuple[VideoFrame, VideoFrame]:
     return first, last
 
 
-def _unscaled(frame: VideoFrame, reformatter: VideoReformatter) -> NDArray[np.uint8]:
-    return _convert(frame, reformatter, ClipGeometry(frames=1, height=frame.height, width=frame.width))
+def _unscaled(frame: VideoFrame) -> NDArray[np.uint8]:
+    return PictureConverter(frame.height, frame.width).convert(frame)
 
 
 CORNERS = np.array([[220, 150], [40, 95]], np.uint8)
@@ -164,7 +168,7 @@ def test_a_picture_is_seen_upright_however_it_is_stored(degrees, mirrored, conta
     seen = CORNERS[:, ::-1] if mirrored else CORNERS
     stored = np.rot90(seen, -degrees // 90)
     frame = _first_and_last(_encode_quarters(stored, degrees, mirrored, container))[0]
-    pixels_CHW = _convert(frame, VideoReformatter(), ClipGeometry(frames=1, height=16, width=16))
+    pixels_CHW = _convert(frame, ClipGeometry(frames=1, height=16, width=16))
     quarters = pixels_CHW[0].reshape(2, 8, 2, 8)[:, 2:6, :, 2:6].mean(axis=(1, 3))
     np.testing.assert_allclose(quarters, CORNERS, atol=4)
 
@@ -187,9 +191,7 @@ def test_the_shape_of_pixels_makes_no_difference():
     plain = encode(Recipe(options={"crf": "4"}, frames=2))
     wide = encode(Recipe(options={"crf": "4", "x264-params": "sar=16/11"}, frames=2))
     (first, _), (stretched, _) = _first_and_last(plain), _first_and_last(wide)
-    np.testing.assert_array_equal(
-        _convert(first, VideoReformatter(), SCALED), _convert(stretched, VideoReformatter(), SCALED)
-    )
+    np.testing.assert_array_equal(_convert(first, SCALED), _convert(stretched, SCALED))
 
 
 @pytest.mark.parametrize("name", ["interlaced.mp4", "interlaced-mpeg2.ts"])
@@ -198,6 +200,4 @@ def test_fields_are_taken_as_the_decoder_wove_them(name):
     assert frame.interlaced_frame
     progressive = VideoFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name)
     progressive.colorspace, progressive.color_range = frame.colorspace, frame.color_range
-    np.testing.assert_array_equal(
-        _convert(frame, VideoReformatter(), SCALED), _convert(progressive, VideoReformatter(), SCALED)
-    )
+    np.testing.assert_array_equal(_convert(frame, SCALED), _convert(progressive, SCALED))
