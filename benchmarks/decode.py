@@ -17,8 +17,9 @@ the first time; they are kept in ``--videos``. Patterns:
 
 Others, ratio = theirs / ours:
 
-- ``torchcodec``: exact mode, the best of four ways: scaled by torch or by its own Resize transform, with the FFmpeg it
-  finds or with that of PyAV; ``measured_as`` tells which;
+- ``torchcodec``: exact mode, with the FFmpeg that it finds, as it is installed; scaled by torch or by its own Resize
+  transform, whichever is quicker (``measured_as`` tells);
+- ``torchcodec, our FFmpeg``: the same with the libraries that PyAV brings, so that only the ways of reading differ;
 - ``decord``: scales inside its decoder, one thread; brings its own FFmpeg. Release 0.6.0 opens no AV1, and on HEVC shows
   some moments up to three frames late, which ``same_moments`` tells;
 - ``naive loop``: PyAV, every frame to full-size RGB, the wanted ones scaled by torch; only for ``10x16`` of h264-gop48;
@@ -58,7 +59,7 @@ import av
 import numpy as np
 import torch
 from av.video.reformatter import Interpolation, VideoReformatter
-from decode_peer_process import PeerProcess, start_peers
+from decode_peer_process import SAME_FFMPEG, PeerProcess, start_peers
 from decode_peers import cpu_seconds
 from decode_videos import FRAMES_PER_SECOND, TEST_VIDEOS, TestVideo, make_video
 from numpy.typing import NDArray
@@ -306,7 +307,9 @@ def run_reader(way: str, case: Case, peers: Mapping[str, PeerProcess]) -> float:
 
 def group_of(way: str) -> str:
     """Return the name under which a way of using a peer is told."""
-    return "torchcodec" if way.startswith("torchcodec") else way
+    if way.startswith("torchcodec"):
+        return "torchcodec, our FFmpeg" if way.endswith(SAME_FFMPEG) else "torchcodec"
+    return way
 
 
 def best_ways(seconds: Mapping[str, float]) -> dict[str, str]:

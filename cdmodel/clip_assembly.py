@@ -132,9 +132,11 @@ class ClipAssembler:
     def _put(self, clip: OpenClip) -> None:
         assert self._shown is not None
         if self._converted is None:
-            self._converted = self._converter.convert(self._shown.frame)
+            self._converted = clip.pixels_TCHW[clip.filled]
+            self._converter.convert_into(self._converted, self._shown.frame)
             self.frames_used += 1
-        clip.pixels_TCHW[clip.filled] = self._converted
+        else:
+            clip.pixels_TCHW[clip.filled] = self._converted
         clip.filled += 1
 
 

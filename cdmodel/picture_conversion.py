@@ -31,8 +31,8 @@ class PictureConverter:
         self._reformatter = VideoReformatter()
         self._orientations: dict[int, tuple[int, bool]] = {}
 
-    def convert(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """Return the whole picture, upright, as RGB uint8 [C, H, W] of the wanted size.
+    def convert_into(self, pixels_CHW: NDArray[np.uint8], frame: VideoFrame) -> None:
+        """Write the whole picture, upright, as RGB of the wanted size.
 
         The frame's own matrix and range count; untagged means BT.601 and limited, or full where the pixel format says so.
         Whether its pixels are square does not matter, since the whole picture is scaled to the model's size. Two fields of
@@ -60,12 +60,14 @@ class PictureConverter:
             interpolation=interpolation,
             threads=1,
         )
-        green, blue, red = (_rows(plane)[:height, :width] for plane in scaled.planes)
-        pixels_CHW = np.stack((red, green, blue))
-        if frame.color_range == ColorRange.MPEG and frame.format.name.startswith("gray"):
-            pixels_CHW = _LIMITED_TO_FULL[pixels_CHW]
-        upright_CHW = np.rot90(pixels_CHW, quarter_turns, axes=(1, 2))
-        return upright_CHW[..., ::-1] if mirrored else upright_CHW
+        limited_grey = frame.color_range == ColorRange.MPEG and frame.format.name.startswith("gray")
+        for plane, pixels_HW in zip(scaled.planes, (pixels_CHW[1], pixels_CHW[2], pixels_CHW[0]), strict=True):
+            rows_HW = _rows(plane)[:height, :width]
+            if limited_grey:
+                rows_HW = _LIMITED_TO_FULL[rows_HW]
+            if quarter_turns:
+                rows_HW = np.rot90(rows_HW, quarter_turns)
+            pixels_HW[:] = rows_HW[:, ::-1] if mirrored else rows_HW
 
     def _orientation(self, frame: VideoFrame) -> tuple[int, bool]:
         """Return how often to turn the coded picture counter-clockwise by 90 degrees, and whether to mirror it thereafter.

@@ -30,7 +30,7 @@ class WantedMoments:
             if wanted is None
             else iter(sorted(index for index in wanted if index >= first_index))
         )
-        self._waiting: list[tuple[float, int, Iterator[float]]] = []
+        self._waiting: list[tuple[float, int, Iterator[float], float]] = []
         self._upcoming = next(self._indices, None)
         self.reach_seconds = 0.0
         """End of the last clip one of whose moments was taken: its span is cut if the video ends before."""
@@ -43,19 +43,19 @@ class WantedMoments:
         if self.next_seconds >= end_seconds:
             return False
         while self.next_seconds < end_seconds:
-            _, index, times = self._waiting[0]
-            self.reach_seconds = max(self.reach_seconds, nominal_span(index, self._sampling).end_seconds)
+            _, index, times, end_of_clip_seconds = self._waiting[0]
+            self.reach_seconds = max(self.reach_seconds, end_of_clip_seconds)
             following = next(times, None)
             if following is None:
                 heapq.heappop(self._waiting)
             else:
-                heapq.heapreplace(self._waiting, (following, index, times))
+                heapq.heapreplace(self._waiting, (following, index, times, end_of_clip_seconds))
             self._look_ahead()
         return True
 
     def is_any_left(self, duration_seconds: float) -> bool:
         """Tell whether a clip that a video of this length has still waits for a moment, which its last frame then shows."""
-        indices = [index for _, index, _ in self._waiting]
+        indices = [index for _, index, _, _ in self._waiting]
         if self._upcoming is not None:
             indices.append(self._upcoming)
         return any(has_clip(index, duration_seconds, self._sampling) for index in indices)
@@ -66,6 +66,6 @@ class WantedMoments:
             if self._waiting and span.start_seconds > self._waiting[0][0]:
                 break
             times = iter(frame_times(span, self._frames))
-            heapq.heappush(self._waiting, (next(times), self._upcoming, times))
+            heapq.heappush(self._waiting, (next(times), self._upcoming, times, span.end_seconds))
             self._upcoming = next(self._indices, None)
         self.next_seconds = self._waiting[0][0] if self._waiting else math.inf

@@ -143,7 +143,8 @@ def _decode(container: av.container.InputContainer, stream: VideoStream, geometr
                 continue
             missing.pop(decoded_number, None)
             starts_seconds.append(clock.read(frame.pts, frame.duration))
-            pictures_CHW.append(np.ascontiguousarray(converter.convert(frame)))
+            pictures_CHW.append(np.empty((3, geometry.height, geometry.width), np.uint8))
+            converter.convert_into(pictures_CHW[-1], frame)
     if not pictures_CHW:
         return None
     return Reference(

@@ -207,12 +207,12 @@ def test_what_a_dead_decoder_had_done_is_still_counted(pool: DecoderPool, long: 
 def test_the_deadline_counts_time_spent_decoding_and_not_that_of_the_caller(
     pool: DecoderPool, good: str, long: str
 ) -> None:
-    limits = DecodeLimits(deadline_seconds=0.5)
+    limits = DecodeLimits(deadline_seconds=0.3)
     with _read(pool, partial(open_file, good), limits) as clips:
         for _ in clips.read_clips(SMALL, clips_per_batch=1):
             time.sleep(0.1)
     slow = partial(SlowFile, long)
-    with _read(pool, slow, limits) as clips, pytest.raises(DecodeTimeout, match=r"decode\.deadline_seconds = 0\.5"):
+    with _read(pool, slow, limits) as clips, pytest.raises(DecodeTimeout, match=r"decode\.deadline_seconds = 0\.3"):
         clips.count_clips()
 
 
