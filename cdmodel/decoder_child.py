@@ -144,7 +144,7 @@ class _Decoder:
             if batch is None or (offset := self._wait_for_slot(slots)) is None:
                 return
             shape = batch.pixels_NTCHW.shape
-            self._frames.pixels(offset, shape)[...] = batch.pixels_NTCHW
+            self._frames.pixels(offset, shape)[...] = batch.to_host()
             self._answer(BatchReady(offset=offset, shape=shape, clip_indices=batch.clip_indices, spans=batch.spans))
 
     def _wait_for_slot(self, slots: deque[int]) -> int | None:

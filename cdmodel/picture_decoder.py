@@ -34,7 +34,8 @@ class PictureDecoder:
         self._survey = survey
         self._tally = tally
         self._skip: Skip = "DEFAULT"
-        self._skips_unreferred = context.name in SKIPPING_CODECS
+        # A GPU's decoder knows no skipping.
+        self._skips_unreferred = context.name in SKIPPING_CODECS and not context.is_hwaccel
         self._number = 0
         """Of the latest packet, in the order of decoding."""
         self._damaged_number: int | None = None

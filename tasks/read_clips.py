@@ -95,7 +95,7 @@ def _read_into(store: ClipStore, video: LabeledVideo, views: ClipViews) -> None:
 
 
 def _read_clips(clips: ClipSource, geometry: ClipGeometry) -> NDArray[np.uint8]:
-    return np.concatenate([batch.pixels_NTCHW for batch in clips.read_clips(geometry)])
+    return np.concatenate([batch.to_host() for batch in clips.read_clips(geometry)])
 
 
 def _missed(store: ClipStore, videos: Sequence[LabeledVideo]) -> list[SkippedVideo]:
