@@ -11,6 +11,8 @@ C channels, H height, W width; h and w of chroma.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from av.codec.hwaccel import HWAccel, hwdevices_available
@@ -45,10 +47,15 @@ class NvdecPictures:
         self._device = device
 
     def hwaccel(self) -> HWAccel:
-        """Return what a container must be opened with, in the same thread."""
+        """Return what a container must be opened with, in the same thread.
+
+        Raises:
+            GpuLost: the device takes no work.
+        """
         # libav refuses a primary context that somebody else, here torch, has made with other flags than its own (ENOTSUP); it
         # takes one that is current. Any work on the device makes torch's current in this thread.
-        torch.zeros(1, device=self._device)
+        with _on_device("cannot be used"):
+            torch.zeros(1, device=self._device)
         return HWAccel(
             "cuda",
             device=str(self._device.index or 0),
@@ -80,10 +87,8 @@ class DeviceConverter:
         Raises:
             GpuLost: the device has no memory left.
         """
-        try:
+        with _on_device("has no room for clips"):
             return torch.empty(shape, dtype=torch.uint8, device=self._device)
-        except torch.OutOfMemoryError as error:
-            raise GpuLost("the GPU has no memory left for clips") from error
 
     def convert_into(self, pixels_CHW: Tensor, frame: VideoFrame) -> None:
         """Write the whole picture, upright, as RGB of the wanted size; done when this returns.
@@ -91,7 +96,7 @@ class DeviceConverter:
         The frame's own matrix and range count; untagged means BT.601 and limited.
 
         Raises:
-            GpuLost: the picture is in this machine's memory, of a format unknown here, or the device has no memory left.
+            GpuLost: the CPU has decoded the picture, it is of a format unknown here, or the device fails.
         """
         if frame.format.name != "cuda" or frame.sw_format is None:
             raise GpuLost("the GPU's decoder does not take this video")
@@ -101,7 +106,7 @@ class DeviceConverter:
         height, width = self._height, self._width
         if quarter_turns % 2:
             height, width = width, height
-        try:
+        with _on_device("cannot convert a picture"):
             luma_HW, chroma_hw2 = (_to_tensor(plane) for plane in frame.planes)
             luma_HW = self._scale(luma_HW, height, width, shift=0.0)
             chroma_2HW = self._scale(chroma_hw2.permute(2, 0, 1), height, width, shift=self._chroma_shift)
@@ -111,8 +116,6 @@ class DeviceConverter:
             if self._device.type == "cuda":
                 # The decoder may overwrite the frame as soon as it is let go.
                 torch.cuda.current_stream(self._device).synchronize()
-        except torch.OutOfMemoryError as error:
-            raise GpuLost("the GPU has no memory left to convert a picture") from error
 
     def _scale(self, samples: Tensor, height: int, width: int, *, shift: float) -> Tensor:
         """Return samples [..., H, W] scaled to [..., height, width], as of a picture ``shift`` samples further right."""
@@ -125,6 +128,15 @@ class DeviceConverter:
         if key not in self._filters:
             self._filters[key] = _triangles(samples, outputs, shift).to(self._device)
         return self._filters[key]
+
+
+@contextmanager
+def _on_device(failure: str) -> Iterator[None]:
+    """Turn what torch, or PyAV, cannot do there into GpuLost: the CPU may still."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise GpuLost(f"the GPU {failure} ({str(error).splitlines()[0]})") from error
 
 
 def find_gpu() -> NvdecPictures | str:

@@ -146,6 +146,17 @@ def test_formats_that_are_not_known_are_refused():
         _on_device(frame, 8, 8)
 
 
+def test_a_device_that_fails_is_lost_and_says_why():
+    class BrokenPlane:
+        def __dlpack__(self) -> object:
+            raise NotImplementedError("DLPack export is only implemented for CUDA hw frames")
+
+    frame = DeviceFrame(_smooth_frame("yuv420p", UNTAGGED, LIMITED))
+    frame.planes = (BrokenPlane(), BrokenPlane())
+    with pytest.raises(GpuLost, match=r"the GPU cannot convert a picture \(DLPack export is only"):
+        _on_device(frame, 8, 8)
+
+
 @pytest.mark.skipif(ON_CUDA, reason="this machine has a CUDA device")
 def test_without_a_gpu_one_sentence_says_so():
     assert find_gpu() == "this worker sees no CUDA device"
