@@ -255,7 +255,8 @@ def test_a_video_that_changed_between_two_passes_fails_by_name():
 
 def test_clips_counted_by_packets_are_counted_again_when_their_pictures_turn_out_to_be_damaged():
     levels = [FIRST_LEVEL + LEVEL_STEP * clip for clip in range(CLIPS) for _ in range(8)]
-    frames = [np.random.default_rng(0).integers(-25, 26, (48, 64, 3)) + level for level in levels]
+    noise = np.random.default_rng(0)
+    frames = [noise.integers(-25, 26, (48, 64, 3)) + level for level in levels]
     whole = encode_mp4([frame.astype(np.uint8) for frame in frames], 8)
     # The index stands before the pictures: every packet is there, and the last ones hold nothing.
     damaged = whole[: -len(whole) // 4] + bytes(len(whole) // 4)
