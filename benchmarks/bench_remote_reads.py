@@ -2,8 +2,8 @@
 
 The store is a file on disk behind a counter. Seconds are modelled: 30 ms for a request, 100 MB/s for what it brings, one
 after another (fsspec's adaptive cache sends several at once, so its time is too high; its counts are right). Others: the
-caches of fsspec, and downloading the file first. Ratio = other / ours. The reader seeks, then demuxes to the end of a clip,
-as a decoder does; it decodes nothing. Usage: python benchmarks/bench_remote_reads.py [--json]
+caches of fsspec, and downloading the file first. Ratio = other / ours. Clips are read by ``ClipReader``, which jumps in MP4
+and Matroska and reads MPEG-TS through. Usage: python benchmarks/bench_remote_reads.py [--json]
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ import av
 import numpy as np
 from fsspec.spec import AbstractBufferedFile
 
+from cdmodel.decode import ClipReader
+from cdmodel.sampling import ClipGeometry, ClipSampling
 from storage.kept_ranges import KeptRangesFile
 from storage.read_ahead import MIB, ReadAhead
 
@@ -38,6 +40,7 @@ CLIP_SECONDS = 33 / FRAMES_PER_SECOND
 """16 frames, every second one."""
 BUFFER_BYTES = 32 * 1024
 """PyAV's own buffer: its default."""
+GEOMETRY = ClipGeometry(frames=16, height=112, width=112)
 RANGES_ONLY = replace(ReadAhead(), whole_file_bytes=0)
 FIXED = {"fsspec readahead 1 MiB": MIB, "fsspec readahead 5 MiB": 5 * MIB}
 ADAPTIVE = "fsspec adaptive"
@@ -186,17 +189,13 @@ def as_case(values: dict[str, float], unit: str) -> dict[str, Any]:
 
 
 def read_clips(file: Any, clips: int, seconds: int) -> None:
-    """Visit as many places, one at random in each part of the video."""
+    """Read as many clips with the product's reader, one at random in each part of the video."""
     places = random.Random(1)
-    file.seek(0)
-    with av.open(file, buffer_size=BUFFER_BYTES) as container:
-        stream = container.streams.video[0]
-        for clip in range(clips):
-            start = (clip + 0.9 * places.random()) * seconds / clips
-            container.seek(int(start / stream.time_base), stream=stream)
-            for packet in container.demux(stream):
-                if packet.pts is not None and packet.pts * stream.time_base >= start + CLIP_SECONDS:
-                    break
+    sampling = ClipSampling(clip_seconds=CLIP_SECONDS, stride_seconds=CLIP_SECONDS)
+    wanted = [int((clip + 0.9 * places.random()) * seconds / clips / CLIP_SECONDS) for clip in range(clips)]
+    reader = ClipReader(file, "the video", sampling)
+    found = sum(len(batch.spans) for batch in reader.read_clips(GEOMETRY, wanted))
+    assert found == clips, (found, clips)
 
 
 def read_through(file: Any) -> None:

@@ -77,13 +77,20 @@ def score_video(
     """Run the student on all clips, if the policy wants it, and the teacher on those that the policy asks for."""
     if isinstance(policy, DenseTeacher):
         return _score_densely(video_id, reader, models)
-    student, spans, cost = _run_student(reader, models) if needs_student(policy) else (None, [], ComputeCost())
-    clips = len(spans) if student is not None else reader.count_clips()
-    teacher = _TeacherAnswers(reader, models, spans or [None] * clips)
-    state = VideoState.before_the_teacher(video_id, clips, student)
-    while (wanted_N := next_clips(policy, state, judge)).any():
-        state = teacher.ask(wanted_N, state)
-    return ScoredClips(spans=tuple(teacher.spans), state=state, cost=cost + teacher.cost)
+    if needs_student(policy):
+        student, spans, cost = _run_student(reader, models)
+        teacher = _TeacherAnswers(reader, models, spans)
+        state = VideoState.before_the_teacher(video_id, len(spans), student)
+        return _consult_teacher(teacher, state, policy, judge, cost)
+    teacher = _TeacherAnswers(reader, models, [None] * reader.count_clips())
+    state = VideoState.before_the_teacher(video_id, len(teacher.spans), None)
+    try:
+        return _consult_teacher(teacher, state, policy, judge, ComputeCost())
+    except _OtherClips:
+        # Clips were counted by packets, and some of their pictures turned out to be damaged: now good frames count.
+        again = _TeacherAnswers(reader, models, [None] * reader.count_clips())
+        state = VideoState.before_the_teacher(video_id, len(again.spans), None)
+        return _consult_teacher(again, state, policy, judge, teacher.cost)
 
 
 def decide(
@@ -189,6 +196,18 @@ def _run_student(reader: ClipSource, models: CascadeModels) -> tuple[StudentScor
     return calibrate_student(raw, models.manifest.calibration, models.manifest.label_kind), list(spans), cost
 
 
+def _consult_teacher(
+    teacher: _TeacherAnswers, state: VideoState, policy: EscalationPolicy, judge: Judge, spent: ComputeCost
+) -> ScoredClips:
+    while (wanted_N := next_clips(policy, state, judge)).any():
+        state = teacher.ask(wanted_N, state)
+    return ScoredClips(spans=tuple(teacher.spans), state=state, cost=spent + teacher.cost)
+
+
+class _OtherClips(DecodeError):
+    """Another pass over the video gave other clips."""
+
+
 class _TeacherAnswers:
     """What the teacher has said of one video, one question after another."""
 
@@ -205,7 +224,7 @@ class _TeacherAnswers:
         self.cost += cost
         answered = [(i, span) for batch in batches for i, span in zip(batch.clip_indices, batch.spans, strict=True)]
         if [clip_index for clip_index, _ in answered] != np.flatnonzero(wanted_N).tolist():
-            raise DecodeError(state.video_id, "two passes over the video gave different clips")
+            raise _OtherClips(state.video_id, "two passes over the video gave different clips")
         for logits_K, (clip_index, span) in zip(answers, answered, strict=True):
             self._logits[clip_index] = logits_K
             self.spans[clip_index] = span

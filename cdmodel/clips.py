@@ -6,7 +6,7 @@ N clips, T frames, C channels, H height, W width.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -79,6 +79,16 @@ class ClipSource(Protocol):
 
         Raises:
             VideoError: the video cannot be read, or not further.
+        """
+
+    def read_views(
+        self, geometries: Sequence[ClipGeometry], clips_per_batch: int = 16
+    ) -> Iterator[tuple[ClipBatch, ...]]:
+        """Yield all clips in order of time, each in every one of the geometries, from one pass.
+
+        Raises:
+            ValueError: one of several geometries shows keyframes only.
+            VideoError: as ``read_clips``.
         """
 
     def count_clips(self) -> int:

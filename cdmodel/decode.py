@@ -12,7 +12,7 @@ T frames, C channels, H height, W width.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 
@@ -40,7 +40,7 @@ from cdmodel.planned_pass import PlannedPass
 from cdmodel.sampling import ClipGeometry, ClipSampling, count_clips
 from cdmodel.stream_length import measure_length
 from cdmodel.types import VideoFacts
-from cdmodel.wanted_moments import WantedMoments
+from cdmodel.wanted_moments import WantedMoments, join_moments
 
 __all__ = ["DECODER_NAME", "ClipReader", "DecodeSummary"]
 
@@ -100,18 +100,37 @@ class ClipReader:
             VideoError: VideoUnreadable, NoVideoStream, UnsupportedCodec, VideoTooLarge, NoFrames, DecodeError,
                 DecodeTimeout; and whatever VideoError the file itself raises.
         """
+        for (batch,) in self._read((geometry,), None if wanted is None else frozenset(wanted), clips_per_batch):
+            yield batch
+
+    def read_views(
+        self, geometries: Sequence[ClipGeometry], clips_per_batch: int = 16
+    ) -> Iterator[tuple[ClipBatch, ...]]:
+        """Yield all clips as ``read_clips`` does, each in every one of the geometries, from one pass.
+
+        Raises:
+            ValueError: one of several geometries shows keyframes only, and so another choice of frames.
+            VideoError: as ``read_clips``.
+        """
+        if len(geometries) > 1 and any(geometry.keyframes_only for geometry in geometries):
+            raise ValueError("keyframes alone are read in a pass of their own")
+        yield from self._read(tuple(geometries), None, clips_per_batch)
+
+    def _read(
+        self, geometries: tuple[ClipGeometry, ...], wanted: frozenset[int] | None, clips_per_batch: int
+    ) -> Iterator[tuple[ClipBatch, ...]]:
         first_pass = self._survey is None
         if self._keyframes_only is None:
-            self._keyframes_only = geometry.keyframes_only
-        batch: list[OpenClip] = []
-        clips = self._clips(geometry, None if wanted is None else frozenset(wanted), clips_per_batch)
+            self._keyframes_only = geometries[0].keyframes_only
+        batch: list[tuple[OpenClip, ...]] = []
+        clips = self._clips(geometries, wanted, clips_per_batch)
         while True:
             with _Stopwatch(self):
                 clip = next(clips, None)
             if clip is not None:
                 batch.append(clip)
             if batch and (clip is None or len(batch) == clips_per_batch):
-                yield to_batch(batch)
+                yield tuple(to_batch(view) for view in zip(*batch, strict=True))
                 batch = []
             if clip is None:
                 break
@@ -186,16 +205,21 @@ class ClipReader:
             return "keyframes"
         return "nvdec" if self._pictures.on_gpu else "planned"
 
-    def _clips(self, geometry: ClipGeometry, wanted: frozenset[int] | None, clips_per_batch: int) -> Iterator[OpenClip]:
+    def _clips(
+        self, geometries: tuple[ClipGeometry, ...], wanted: frozenset[int] | None, clips_per_batch: int
+    ) -> Iterator[tuple[OpenClip, ...]]:
         """Yield clips from one pass, or from several where the first turns out to rely on too much."""
         survey = self._begin_survey()
         first_index = 0
         while True:
-            assembler = ClipAssembler(geometry, self._sampling, wanted, clips_per_batch, next_index=first_index)
+            assemblers = [
+                ClipAssembler(geometry, self._sampling, wanted, clips_per_batch, next_index=first_index)
+                for geometry in geometries
+            ]
             try:
-                for clip in self._assemble(assembler, survey):
-                    first_index = clip.index + 1
-                    yield clip
+                for views in self._assemble(assemblers, survey):
+                    first_index = views[0].index + 1
+                    yield views
                 break
             except PlanBroken as broken:
                 self._fall_back(broken, survey)
@@ -204,30 +228,32 @@ class ClipReader:
             except av.error.FFmpegError as error:
                 raise DecodeError(self._uri, f"a frame cannot be converted to RGB ({error.strerror})") from error
             finally:
-                self._tally.frames_used += assembler.frames_used
+                self._tally.frames_used += sum(assembler.frames_used for assembler in assemblers)
         if self._survey is not None:
             self._survey.learn_damage(survey)
 
-    def _assemble(self, assembler: ClipAssembler, survey: StreamSurvey) -> Iterator[OpenClip]:
-        last_wanted = max(assembler.wanted, default=-1) if assembler.wanted is not None else None
-        for shown in self._frames(assembler, survey):
-            yield from assembler.push(shown)
-            if last_wanted is not None and assembler.next_index > last_wanted and not assembler.filling:
+    def _assemble(self, assemblers: Sequence[ClipAssembler], survey: StreamSurvey) -> Iterator[tuple[OpenClip, ...]]:
+        first = assemblers[0]
+        last_wanted = max(first.wanted, default=-1) if first.wanted is not None else None
+        for shown in self._frames(assemblers, survey):
+            # A clip is whole when the video has reached its end, however many frames a view shows of it: all views are.
+            yield from zip(*(assembler.push(shown) for assembler in assemblers), strict=True)
+            if last_wanted is not None and first.next_index > last_wanted and not first.filling:
                 return
         if not survey.frames_good:
             raise nothing_decoded(self._uri, survey)
-        yield from assembler.finish(survey.observed_seconds)
+        yield from zip(*(assembler.finish(survey.observed_seconds) for assembler in assemblers), strict=True)
 
-    def _frames(self, assembler: ClipAssembler, survey: StreamSurvey) -> Iterator[ShownFrame]:
+    def _frames(self, assemblers: Sequence[ClipAssembler], survey: StreamSurvey) -> Iterator[ShownFrame]:
         """Yield the frames that the clips show, and perhaps others, with the time they are shown at.
 
         Raises:
             PlanBroken: read again from the first clip that is not whole.
         """
-        geometry = assembler.geometry
         with self._open() as opened:
-            codec = opened.stream.codec_context.name
-            assembler.converter = self._pictures.converter(geometry.height, geometry.width, codec)
+            for assembler in assemblers:
+                height, width = assembler.geometry.height, assembler.geometry.width
+                assembler.converter = self._pictures.converter(height, width, opened.stream.codec_context.name)
             decoder = self._decoder(opened, survey)
             if not self._freedom.packets:
                 yield from self._every_frame(opened, decoder, survey)
@@ -235,10 +261,15 @@ class ClipReader:
             planned = PlannedPass(
                 opened,
                 decoder,
-                WantedMoments(geometry, self._sampling, assembler.wanted, assembler.next_index),
+                join_moments(
+                    [
+                        WantedMoments(assembler.geometry, self._sampling, assembler.wanted, assembler.next_index)
+                        for assembler in assemblers
+                    ]
+                ),
                 survey,
                 self._freedom,
-                keyframes_only=geometry.keyframes_only,
+                keyframes_only=assemblers[0].geometry.keyframes_only,
                 index_is_true=self._index_is_true,
                 on_packet=self._take_packet,
             )

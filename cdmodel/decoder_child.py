@@ -131,21 +131,28 @@ class _Decoder:
                 pass
 
     def _read(self, request: ReadClips, reader: ClipReader) -> None:
-        clips = reader.read_clips(request.geometry, request.wanted, request.clips_per_batch)
-        self._hand_out(clips, deque(request.slots))
-        del clips  # an unfinished pass closes its container
+        batches: Iterator[tuple[ClipBatch, ...]]
+        if request.wanted is None:
+            batches = reader.read_views(request.geometries, request.clips_per_batch)
+        else:
+            [geometry] = request.geometries
+            batches = zip(reader.read_clips(geometry, request.wanted, request.clips_per_batch))
+        self._hand_out(batches, deque(request.slots))
+        del batches  # an unfinished pass closes its container
         self._answer(PassEnded())
 
-    def _hand_out(self, batches: Iterator[ClipBatch], slots: deque[int]) -> None:
+    def _hand_out(self, batches: Iterator[tuple[ClipBatch, ...]], slots: deque[int]) -> None:
         """Write batch after batch into free slots, until there are no more or nobody wants more."""
         while True:
             with self._signs.at_work():
-                batch = next(batches, None)
-            if batch is None or (offset := self._wait_for_slot(slots)) is None:
+                views = next(batches, None)
+            if views is None or (offset := self._wait_for_slot(slots)) is None:
                 return
-            shape = batch.pixels_NTCHW.shape
-            self._frames.pixels(offset, shape)[...] = batch.to_host()
-            self._answer(BatchReady(offset=offset, shape=shape, clip_indices=batch.clip_indices, spans=batch.spans))
+            shapes = tuple(tuple(batch.pixels_NTCHW.shape) for batch in views)
+            for pixels_NTCHW, batch in zip(self._frames.views(offset, shapes), views, strict=True):
+                pixels_NTCHW[...] = batch.to_host()
+            first = views[0]
+            self._answer(BatchReady(offset=offset, shapes=shapes, clip_indices=first.clip_indices, spans=first.spans))
 
     def _wait_for_slot(self, slots: deque[int]) -> int | None:
         """Return where the next batch may be written; None where nobody wants it."""

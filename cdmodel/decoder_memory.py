@@ -6,6 +6,7 @@ the system's monotonic clock, the rest slots for batches.
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import tempfile
@@ -15,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,13 +90,15 @@ class SharedFrames:
         self._slot_bytes = 0
         self._start = self._end = HEADER_BYTES
 
-    def pixels(self, offset: int, shape: Sequence[int]) -> NDArray[np.uint8]:
-        """Return what stands at ``offset`` as an array of that shape."""
-        size_bytes = prod(shape)
+    def views(self, offset: int, shapes: Sequence[Sequence[int]]) -> tuple[NDArray[np.uint8], ...]:
+        """Return what stands from ``offset`` on as arrays of these shapes, one after another."""
+        return _divide(self._bytes(offset, sum(map(prod, shapes))), shapes)
+
+    def _bytes(self, offset: int, size_bytes: int) -> NDArray[np.uint8]:
         if offset + size_bytes > len(self._map):
             # The map before lives on with the arrays that look into it.
             self._map = mmap.mmap(self._descriptor, os.fstat(self._descriptor).st_size)
-        return np.frombuffer(self._map, np.uint8, size_bytes, offset).reshape(shape)
+        return np.frombuffer(self._map, np.uint8, size_bytes, offset)
 
     def lay_out(self, slots: int, slot_bytes: int) -> tuple[int, ...]:
         """Return the offsets of slots for a new pass, beyond every array of earlier ones that is still in use."""
@@ -106,12 +108,12 @@ class SharedFrames:
         self._start = self._end = max(ends, default=HEADER_BYTES)
         return tuple(self._add_slot() for _ in range(slots))
 
-    def lend(self, offset: int, shape: Sequence[int]) -> NDArray[np.uint8]:
-        """Return what stands at ``offset``, and remember that somebody has it."""
-        pixels = self.pixels(offset, shape)
-        # Every view of these pixels holds on to their base, which so lives as long as the last of them.
-        self._lent.append(_LentSlot(offset, pixels.nbytes, weakref.ref(cast(NDArray[np.uint8], pixels.base))))
-        return pixels
+    def lend(self, offset: int, shapes: Sequence[Sequence[int]]) -> tuple[NDArray[np.uint8], ...]:
+        """Return what stands from ``offset`` on, and remember that somebody has it."""
+        slot = self._bytes(offset, sum(map(prod, shapes)))
+        # Every view of these bytes holds on to them, so that they live as long as the last of them.
+        self._lent.append(_LentSlot(offset, slot.nbytes, weakref.ref(slot)))
+        return _divide(slot, shapes)
 
     def slots_to_fill(self) -> list[int]:
         """Return the offsets of the pass's slots that nobody has any more, and a new one if all but one are kept."""
@@ -145,6 +147,11 @@ class _LentSlot:
     offset: int
     size_bytes: int
     owner: weakref.ref[NDArray[np.uint8]]
+
+
+def _divide(slot: NDArray[np.uint8], shapes: Sequence[Sequence[int]]) -> tuple[NDArray[np.uint8], ...]:
+    ends = itertools.accumulate(map(prod, shapes))
+    return tuple(slot[end - prod(shape) : end].reshape(shape) for shape, end in zip(shapes, ends, strict=True))
 
 
 def _whole_pages(size_bytes: int) -> int:

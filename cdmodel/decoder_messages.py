@@ -35,7 +35,8 @@ class OpenVideo:
 class ReadClips:
     """One pass. Answered by any number of ``BatchReady``, then by ``PassEnded`` or ``Failed``."""
 
-    geometry: ClipGeometry
+    geometries: tuple[ClipGeometry, ...]
+    """Each clip comes in all of them."""
     wanted: frozenset[int] | None
     clips_per_batch: int
     slots: tuple[int, ...]
@@ -79,10 +80,10 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchReady:
-    """Clips whose pixels [N, T, 3, H, W] stand at ``offset`` of the shared memory."""
+    """Clips whose pixels [N, T, 3, H, W] stand from ``offset`` of the shared memory on, one geometry after another."""
 
     offset: int
-    shape: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
     clip_indices: tuple[int, ...]
     spans: tuple[ClipSpan, ...]
 

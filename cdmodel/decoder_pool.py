@@ -7,7 +7,7 @@ one batch while the caller is busy with another. Knows nothing of files: the cal
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -155,21 +155,38 @@ class IsolatedClips:
         Raises:
             VideoError: as ``ClipReader.read_clips``; besides DecoderCrashed, and DecodeTimeout also where nothing moves.
         """
+        for (batch,) in self._read((geometry,), None if wanted is None else frozenset(wanted), clips_per_batch):
+            yield batch
+            # A slot that is still known to anybody is not written again.
+            del batch
+
+    def read_views(
+        self, geometries: Sequence[ClipGeometry], clips_per_batch: int = 16
+    ) -> Iterator[tuple[ClipBatch, ...]]:
+        """Yield all clips in several geometries, as ``ClipReader.read_views`` does.
+
+        Raises:
+            VideoError: as ``read_clips``.
+        """
+        yield from self._read(tuple(geometries), None, clips_per_batch)
+
+    def _read(
+        self, geometries: tuple[ClipGeometry, ...], wanted: frozenset[int] | None, clips_per_batch: int
+    ) -> Iterator[tuple[ClipBatch, ...]]:
         frames = self._decoder.frames
         self._end_pass()
         clips = clips_per_batch if wanted is None else min(clips_per_batch, len(wanted))
-        slots = frames.lay_out(SLOTS, clips * geometry.frames * 3 * geometry.height * geometry.width)
-        chosen = None if wanted is None else frozenset(wanted)
-        self._ask(ReadClips(geometry=geometry, wanted=chosen, clips_per_batch=clips_per_batch, slots=slots))
+        clip_bytes = sum(geometry.frames * 3 * geometry.height * geometry.width for geometry in geometries)
+        slots = frames.lay_out(SLOTS, clips * clip_bytes)
+        self._ask(ReadClips(geometries=geometries, wanted=wanted, clips_per_batch=clips_per_batch, slots=slots))
         this_pass = self._pass = object()
         while True:
             match self._receive():
                 case BatchReady() as ready:
-                    yield ClipBatch(
-                        clip_indices=ready.clip_indices,
-                        spans=ready.spans,
-                        # Named nowhere here: a slot that is still known to anybody is not written again.
-                        pixels_NTCHW=frames.lend(ready.offset, ready.shape),
+                    # Named nowhere here, for the same reason.
+                    yield tuple(
+                        ClipBatch(clip_indices=ready.clip_indices, spans=ready.spans, pixels_NTCHW=pixels_NTCHW)
+                        for pixels_NTCHW in frames.lend(ready.offset, ready.shapes)
                     )
                 case PassEnded():
                     self._pass = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -21,6 +21,8 @@ from cdmodel.sampling import ClipGeometry, ClipSampling
 
 OpenOnCpu = Callable[[], AbstractContextManager[ClipSource]]
 """Opens the same video for the CPU."""
+_Read = Callable[[ClipSource, int], Iterator[tuple[ClipBatch, ...]]]
+"""Reads clips, at least those behind a certain one."""
 
 
 class ExplainedClips:
@@ -35,6 +37,12 @@ class ExplainedClips:
     ) -> Iterator[ClipBatch]:
         """Yield the clips in order of time."""
         return self._clips.read_clips(geometry, wanted, clips_per_batch)
+
+    def read_views(
+        self, geometries: Sequence[ClipGeometry], clips_per_batch: int = 16
+    ) -> Iterator[tuple[ClipBatch, ...]]:
+        """Yield all clips, each in every one of the geometries."""
+        return self._clips.read_views(geometries, clips_per_batch)
 
     def count_clips(self) -> int:
         """Return how many clips the video has."""
@@ -97,22 +105,46 @@ class GpuFirstClips:
         Raises:
             VideoError: as ``ClipReader.read_clips``.
         """
-        self._choose(geometry)
+
+        def read(clips: ClipSource, latest: int) -> Iterator[tuple[ClipBatch, ...]]:
+            rest = None if wanted is None else [index for index in wanted if index > latest]
+            return map(_alone, clips.read_clips(geometry, rest, clips_per_batch))
+
+        for (batch,) in self._read((geometry,), read):
+            yield batch
+            # Neither here nor below may a batch be kept while the next one is made: it may be the decoder's own memory.
+            del batch
+
+    def read_views(
+        self, geometries: Sequence[ClipGeometry], clips_per_batch: int = 16
+    ) -> Iterator[tuple[ClipBatch, ...]]:
+        """Yield all clips, each in every one of the geometries, from one pass.
+
+        Raises:
+            ValueError: one of several geometries shows keyframes only.
+            VideoError: as ``ClipReader.read_clips``.
+        """
+        return self._read(geometries, lambda clips, _: clips.read_views(geometries, clips_per_batch))
+
+    def _read(self, geometries: Sequence[ClipGeometry], read: _Read) -> Iterator[tuple[ClipBatch, ...]]:
+        """Yield what the GPU gives of a pass, and the rest of it, if any, from the CPU."""
+        self._choose(geometries)
         latest = -1
         if self._reason is None:
             try:
-                for batch in self._on_gpu.read_clips(geometry, wanted, clips_per_batch):
-                    yield batch
-                    latest = batch.clip_indices[-1]
+                for views in read(self._on_gpu, latest):
+                    yield views
+                    latest = views[0].clip_indices[-1]
+                    del views
                 return
             except (GpuLost, DecodeError) as lost:
                 self._reason = lost.reason
-        if wanted is not None:
-            wanted = [index for index in wanted if index > latest]
-        for batch in self._cpu().read_clips(geometry, wanted, clips_per_batch):
-            rest = batch.after(latest)
-            if rest is not None:
+        for views in read(self._cpu(), latest):
+            rest = tuple(filter(None, (batch.after(latest) for batch in views)))
+            del views
+            if rest:
                 yield rest
+            del rest
 
     def count_clips(self) -> int:
         """Return how many clips the video has, from its packets: no picture is decoded for it on a GPU.
@@ -146,18 +178,23 @@ class GpuFirstClips:
             cpu_seconds=on_cpu.cpu_seconds + on_gpu.cpu_seconds,
         )
 
-    def _choose(self, geometry: ClipGeometry) -> None:
+    def _choose(self, geometries: Sequence[ClipGeometry]) -> None:
         """Decide from the header and from what the first pass wants, for all passes: they must agree on what they see."""
         if self._has_chosen:
             return
         with open_stream(self._file, self._uri) as opened:
-            self._reason = refuse_gpu(look_at(opened), geometry, self._sampling, self._device)
+            densest = max(geometries, key=lambda geometry: geometry.frames)
+            self._reason = refuse_gpu(look_at(opened), densest, self._sampling, self._device)
         self._has_chosen = True
 
     def _cpu(self) -> ClipSource:
         if self._on_cpu is None:
             self._on_cpu = self._resources.enter_context(self._open_on_cpu())
         return self._on_cpu
+
+
+def _alone(batch: ClipBatch) -> tuple[ClipBatch]:
+    return (batch,)
 
 
 def _explain(summary: DecodeSummary, reason: str) -> DecodeSummary:

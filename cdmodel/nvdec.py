@@ -2,7 +2,7 @@
 
 Through libav's hardware decoder, which hands out NV12 (8 bits) or P010 (10 bits, in the upper ones of 16) in the device's
 memory; PyAV exports their planes by DLPack, without a copy. Conversion does what ``picture_conversion`` does, in float32:
-planes are scaled with libswscale's bilinear filter, then converted to RGB. Pixels may differ from the CPU's by a level or two.
+planes are scaled with libswscale's bilinear filter, then converted to RGB. Pixels may differ from the CPU's by a few levels.
 
 Unproven: written without a GPU at hand. See docs/decoding.md.
 C channels, H height, W width; h and w of chroma.

@@ -26,7 +26,7 @@ from cdmodel.index_jumper import IndexJumper
 from cdmodel.open_stream import OpenStream, read_packets
 from cdmodel.packet_timeline import PacketTimeline, Picture
 from cdmodel.picture_decoder import PictureDecoder
-from cdmodel.wanted_moments import WantedMoments
+from cdmodel.wanted_moments import JoinedMoments, WantedMoments
 
 STAMPLESS_CONTAINERS = ("avi",)
 """What libav gives as the presentation times of their packets is a guess."""
@@ -52,7 +52,7 @@ class PlannedPass:
         self,
         opened: OpenStream,
         decoder: PictureDecoder,
-        moments: WantedMoments,
+        moments: WantedMoments | JoinedMoments,
         survey: StreamSurvey,
         freedom: PlanFreedom,
         *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from cdmodel.sampling import ClipGeometry, ClipSampling, frame_times, has_clip, nominal_span
 
@@ -69,3 +69,34 @@ class WantedMoments:
             heapq.heappush(self._waiting, (next(times), self._upcoming, times, span.end_seconds))
             self._upcoming = next(self._indices, None)
         self.next_seconds = self._waiting[0][0] if self._waiting else math.inf
+
+
+class JoinedMoments:
+    """The moments of several views of the same clips."""
+
+    def __init__(self, parts: Sequence[WantedMoments]) -> None:
+        self._parts = parts
+
+    @property
+    def next_seconds(self) -> float:
+        """The first moment at the cursor."""
+        return min(part.next_seconds for part in self._parts)
+
+    @property
+    def reach_seconds(self) -> float:
+        """End of the last clip one of whose moments was taken."""
+        return max(part.reach_seconds for part in self._parts)
+
+    def take_until(self, end_seconds: float) -> bool:
+        """Move the cursor; tell whether any view had a moment before."""
+        taken = [part.take_until(end_seconds) for part in self._parts]
+        return any(taken)
+
+    def is_any_left(self, duration_seconds: float) -> bool:
+        """Tell whether a clip of any view still waits for a moment."""
+        return any(part.is_any_left(duration_seconds) for part in self._parts)
+
+
+def join_moments(parts: Sequence[WantedMoments]) -> WantedMoments | JoinedMoments:
+    """Return the moments that any part wants."""
+    return parts[0] if len(parts) == 1 else JoinedMoments(parts)

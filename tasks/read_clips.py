@@ -84,8 +84,7 @@ def read_roles(
 def _read_into(store: ClipStore, video: LabeledVideo, views: ClipViews) -> None:
     try:
         with open_clips(video.video, views.sampling, DecodeLimits()) as clips:
-            student_NTCHW = _read_clips(clips, views.student)
-            teacher_NTCHW = _read_clips(clips, views.teacher)
+            student_NTCHW, teacher_NTCHW = _read_both(clips, views)
         if len(student_NTCHW) != len(teacher_NTCHW):
             raise DecodeError(video.video.uri, "two passes over the video gave different clips")
     except VideoError as error:
@@ -94,8 +93,13 @@ def _read_into(store: ClipStore, video: LabeledVideo, views: ClipViews) -> None:
         store.add([student_NTCHW, teacher_NTCHW])
 
 
-def _read_clips(clips: ClipSource, geometry: ClipGeometry) -> NDArray[np.uint8]:
-    return np.concatenate([batch.to_host() for batch in clips.read_clips(geometry)])
+def _read_both(clips: ClipSource, views: ClipViews) -> list[NDArray[np.uint8]]:
+    """Return the pixels of all clips as the student and as the teacher see them."""
+    if views.student.keyframes_only or views.teacher.keyframes_only:
+        seen = [list(clips.read_clips(geometry)) for geometry in (views.student, views.teacher)]
+    else:
+        seen = [list(view) for view in zip(*clips.read_views((views.student, views.teacher)), strict=True)]
+    return [np.concatenate([batch.to_host() for batch in batches]) for batches in seen]
 
 
 def _missed(store: ClipStore, videos: Sequence[LabeledVideo]) -> list[SkippedVideo]:

@@ -77,6 +77,21 @@ def test_a_whole_odd_file_is_described_as_whole(name):
         assert summary.facts.duration_seconds == reference.end_seconds
 
 
+@pytest.mark.parametrize("name", [name for name in ODD_VIDEOS if name not in SLOW_VIDEOS])
+def test_several_views_of_one_pass_are_those_of_a_pass_for_each(name):
+    sampling = ClipSampling(clip_seconds=0.5, stride_seconds=0.3)
+    geometries = [ClipGeometry(frames=frames, height=HEIGHT, width=WIDTH) for frames in (2, 7)]
+    reader = ClipReader(io.BytesIO(odd_video(name)), name, sampling)
+    views = list(zip(*reader.read_views(geometries, clips_per_batch=3), strict=True))
+    for geometry, batches in zip(geometries, views, strict=True):
+        found = {
+            index: (span, pixels)
+            for batch in batches
+            for index, span, pixels in zip(batch.clip_indices, batch.spans, batch.pixels_NTCHW, strict=True)
+        }
+        assert_same_clips(found, _reference(name).clips(geometry.frames, sampling), f"{name}, {geometry.frames} frames")
+
+
 @pytest.mark.parametrize("name", ODD_VIDEOS)
 def test_odd_files_are_no_two_frames_alike(name):
     # Otherwise a wrong frame would pass for the right one.

@@ -204,6 +204,19 @@ def test_what_a_dead_decoder_had_done_is_still_counted(pool: DecoderPool, long: 
             clips.count_clips()
 
 
+def test_several_views_of_one_pass_cross_side_by_side(pool: DecoderPool, good: str) -> None:
+    geometries = (SMALL, ClipGeometry(frames=5, height=20, width=12))
+    with open_file(good) as file:
+        expected = list(ClipReader(file, good, ClipSampling()).read_views(geometries, clips_per_batch=2))
+    with _read(pool, partial(open_file, good), DecodeLimits()) as clips:
+        found = list(clips.read_views(geometries, clips_per_batch=2))
+    assert len(found) == len(expected) > 0
+    for some, others in zip(found, expected, strict=True):
+        assert [batch.spans for batch in some] == [batch.spans for batch in others]
+        for one, other in zip(some, others, strict=True):
+            np.testing.assert_array_equal(one.pixels_NTCHW, other.pixels_NTCHW)
+
+
 def test_the_deadline_counts_time_spent_decoding_and_not_that_of_the_caller(
     pool: DecoderPool, good: str, long: str
 ) -> None:

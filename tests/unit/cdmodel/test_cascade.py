@@ -11,6 +11,7 @@ from cdmodel.calibration import ANSWER_FEATURES, CLIP_FEATURES, Calibration, Con
 from cdmodel.cascade import CascadeSettings, decide, decode_cost, judge_of, label_video, score_video
 from cdmodel.cost import ComputeCost
 from cdmodel.decode import ClipReader
+from cdmodel.encode import encode_mp4
 from cdmodel.errors import DecodeError, VideoUnreadable
 from cdmodel.escalation import counted_clips, needs_student
 from cdmodel.models import CascadeModels
@@ -33,7 +34,14 @@ from cdmodel.policies import (
 )
 from cdmodel.replay import CachedVideo, VideoSeconds, calibrate, replay_video
 from cdmodel.sampling import ClipSampling
-from cdmodel.testing import TableStudent, TableTeacher, encode_numbered_clips, table_models
+from cdmodel.testing import (
+    FIRST_LEVEL,
+    LEVEL_STEP,
+    TableStudent,
+    TableTeacher,
+    encode_numbered_clips,
+    table_models,
+)
 from cdmodel.types import VideoPrediction, VideoRef
 
 CLIPS = 6
@@ -243,6 +251,22 @@ def test_a_video_that_changed_between_two_passes_fails_by_name():
     reader = _ForgetfulReader(io.BytesIO(CONTENT), VIDEO.uri, ClipSampling())
     with pytest.raises(DecodeError, match="different clips"):
         label_video(VIDEO, reader, _models(), CascadeSettings(policy=Gain(min_gain=0.2), aggregation=POOL))
+
+
+def test_clips_counted_by_packets_are_counted_again_when_their_pictures_turn_out_to_be_damaged():
+    levels = [FIRST_LEVEL + LEVEL_STEP * clip for clip in range(CLIPS) for _ in range(8)]
+    noise = np.random.default_rng(0)
+    frames = [noise.integers(-25, 26, (48, 64, 3)) + level for level in levels]
+    whole = encode_mp4([frame.astype(np.uint8) for frame in frames], 8)
+    # The index stands before the pictures: every packet is there, and the last ones hold nothing.
+    damaged = whole[: -len(whole) // 4] + bytes(len(whole) // 4)
+    reader = ClipReader(io.BytesIO(damaged), VIDEO.uri, ClipSampling())
+    assert reader.count_clips() == CLIPS
+    settings = CascadeSettings(policy=UniformClips(clips=CLIPS), aggregation=MeanProbability())
+    prediction = label_video(VIDEO, reader, _models(), settings)
+    assert 0 < prediction.clips_teacher < CLIPS
+    assert prediction.damage is not None
+    assert prediction.coverage < 1
 
 
 def test_without_asking_the_teacher_the_answer_is_the_dense_students():

@@ -103,6 +103,26 @@ def test_decoding_stops_after_the_last_wanted_clip():
     assert reader.summary().frames_decoded < 30
 
 
+def test_one_pass_for_two_views_reads_each_packet_once_and_decodes_the_frames_of_both():
+    content = _noise(100)
+    geometries = (FOUR_FRAMES, ClipGeometry(frames=9, height=12, width=20))
+    apart, together = _reader(content), _reader(content)
+    separate = [_clips(apart, geometry) for geometry in geometries]
+    views = list(together.read_views(geometries, clips_per_batch=4))
+    for number, clips in enumerate(separate):
+        pixels = np.concatenate([view[number].pixels_NTCHW for view in views])
+        np.testing.assert_array_equal(pixels, np.stack(list(clips.values())))
+    one, two = together.summary(), apart.summary()
+    assert (2 * one.packets_read, one.frames_used) == (two.packets_read, two.frames_used)
+    assert one.frames_decoded < two.frames_decoded
+
+
+def test_keyframes_are_no_view_beside_others():
+    keyframes = ClipGeometry(frames=2, height=8, width=8, keyframes_only=True)
+    with pytest.raises(ValueError, match="pass of their own"):
+        next(_reader(_noise(10)).read_views((FOUR_FRAMES, keyframes)))
+
+
 def test_no_clip_is_wanted_no_clip_comes():
     assert _clips(_reader(_noise(10)), wanted=()) == {}
 

@@ -34,7 +34,7 @@ DENSE = ClipGeometry(frames=4, height=24, width=32)
 CLIPS = 5
 FRAMES_PER_CLIP = 8
 CONTENT = encode_mp4((draw_number(number, 64, 48) for number in range(CLIPS * FRAMES_PER_CLIP)), FRAMES_PER_CLIP)
-LEVELS = 2
+LEVELS = 3
 GAVE_UP = "the GPU's decoder does not take this video"
 
 
@@ -104,6 +104,19 @@ def test_where_the_gpu_gives_up_the_cpu_goes_on(pictures, wanted, clips_per_batc
         assert all(isinstance(batch.pixels_NTCHW, np.ndarray) for batch in again)
     assert (clips.summary().mode, clips.summary().fallback_reason) == ("planned", GAVE_UP)
     assert (len(opener.opened), opener.closed) == (1, 1)
+
+
+@pytest.mark.parametrize("pictures", [None, 0, 25])
+def test_several_views_come_from_one_pass_on_either(pictures):
+    views = (DENSE, ClipGeometry(frames=2, height=12, width=16))
+    clips, _ = _clips(FakeGpu(pictures))
+    found = list(clips.read_views(views, clips_per_batch=2))
+    expected = list(_on_cpu().read_views(views, clips_per_batch=2))
+    for one, other in zip(zip(*found, strict=True), zip(*expected, strict=True), strict=True):
+        _assert_same(list(one), list(other))
+    assert clips.summary().mode == ("nvdec" if pictures is None else "planned")
+    explained = ExplainedClips(_on_cpu(), "none here")
+    assert [len(views) for views in explained.read_views(views)] == [2]
 
 
 def test_what_both_took_is_added_up():
