@@ -123,11 +123,13 @@ class PictureDecoder:
 
 
 def _cut(packet: Packet[VideoStream], size: int) -> Packet[VideoStream]:
-    """Return the packet's first bytes as a packet like it."""
+    """Return the packet's first bytes as a packet like it, which takes over its opaque object."""
     if size == packet.size:
         return packet
     start = cast("Packet[VideoStream]", Packet(bytes(memoryview(packet)[:size])))
     start.pts, start.dts, start.duration = packet.pts, packet.dts, packet.duration
     start.time_base = packet.time_base
-    start.opaque = packet.opaque
+    # PyAV finds it by its address and forgets it with the first packet that had it: never may two have the same.
+    opaque, packet.opaque = packet.opaque, None
+    start.opaque = opaque
     return start
