@@ -156,7 +156,7 @@ def _read_leb128(unit: bytes | memoryview, position: int) -> tuple[int, int]:
 def _read_use(unit: bytes | memoryview, payload: int, end: int, sequence: _Sequence) -> _Use:
     """Read a frame's header up to refresh_frame_flags (5.9.2)."""
     if payload < end and unit[payload] & 0x80:
-        # show_existing_frame: cheap to decode, and a keyframe shown so fills all slots (7.21).
+        # show_existing_frame takes no decoding, and fills all slots if it shows a keyframe.
         return _Use.BOTH
     if end - payload < HEAD_BYTES:
         raise _NotUnderstood
@@ -164,7 +164,7 @@ def _read_use(unit: bytes | memoryview, payload: int, end: int, sequence: _Seque
     frame_type, is_shown, is_error_resilient = head >> 29, head >> 28 & 1, head >> 27 & 1
     if not is_shown:
         return _Use.LATER
-    # A shown keyframe and a switch frame fill all slots. Error resilience comes with ref_order_hint, which mends slots (7.20).
+    # A shown keyframe and a switch frame fill all slots; with error resilience comes ref_order_hint, which may empty some.
     if frame_type in (KEY_FRAME, SWITCH_FRAME) or is_error_resilient:
         return _Use.BOTH
     # So many bits are left after disable_cdf_update; the next ones are allow_screen_content_tools and force_integer_mv.
@@ -190,7 +190,7 @@ def _read_sequence(payload: bytes) -> _Sequence:
         _skip_timing(bits)
         bits.refuse("decoder_model_info_present_flag")
     has_display_delay = bits.read(1)
-    # More than one operating point, or one that is a choice of layers: what is decoded then depends on the decoder (7.18.1).
+    # More than one operating point, or one that is a choice of layers: the decoder then leaves out frames itself (5.3.1).
     bits.refuse("operating_points_cnt_minus_1", 5)
     bits.refuse("operating_point_idc", 12)
     if bits.read(5) > 7:
