@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from cdmodel.clips import ClipBatch
-from cdmodel.picture_conversion import PictureConverter
+from cdmodel.clips import ClipBatch, Pixels
+from cdmodel.picture_source import PixelConverter
 from cdmodel.sampling import ClipGeometry, ClipSampling, frame_times, has_clip, nominal_span
 from cdmodel.types import ClipSpan
 
@@ -36,16 +37,15 @@ class OpenClip:
     index: int
     span: ClipSpan
     times: tuple[float, ...]
-    batch_NTCHW: NDArray[np.uint8]
+    batch_NTCHW: Pixels
     """Where its pixels and those of its neighbours go."""
     row: int
     filled: int = 0
 
     @property
-    def pixels_TCHW(self) -> NDArray[np.uint8]:  # noqa: N802 - a shape
+    def pixels_TCHW(self) -> Any:  # noqa: N802 - a shape
         """Its own part of the batch."""
-        pixels_TCHW: NDArray[np.uint8] = self.batch_NTCHW[self.row]
-        return pixels_TCHW
+        return self.batch_NTCHW[self.row]
 
     def is_whole(self, end_seconds: float) -> bool:
         """Tell whether all its frames are there and the video is known to go on to its end."""
@@ -63,14 +63,13 @@ class ClipAssembler:
     next_index: int = 0
     filling: deque[OpenClip] = field(default_factory=deque)
     frames_used: int = 0
-    _batch_NTCHW: NDArray[np.uint8] | None = None
+    converter: PixelConverter = field(init=False)
+    """To be set before the first frame."""
+    _batch_NTCHW: Pixels | None = None
     _rows_taken: int = 0
     _shown: ShownFrame | None = None
-    _converted: NDArray[np.uint8] | None = None
-    _converter: PictureConverter = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._converter = PictureConverter(self.geometry.height, self.geometry.width)
+    _converted: Any = None
+    """The pixels [C, H, W] of the frame on show, in the first clip that shows it."""
 
     def push(self, shown: ShownFrame) -> Iterator[OpenClip]:
         """Take the next frame; yield the clips that the frame before it completed."""
@@ -120,12 +119,12 @@ class ClipAssembler:
         self.next_index += 1
         return True
 
-    def _take_row(self) -> tuple[NDArray[np.uint8], int]:
+    def _take_row(self) -> tuple[Pixels, int]:
         """Return the next free place for a clip's pixels: neighbours lie side by side, and leave as one batch uncopied."""
         if self._batch_NTCHW is None or self._rows_taken == len(self._batch_NTCHW):
             geometry = self.geometry
             size = (self.clips_per_batch, geometry.frames, 3, geometry.height, geometry.width)
-            self._batch_NTCHW, self._rows_taken = np.empty(size, dtype=np.uint8), 0
+            self._batch_NTCHW, self._rows_taken = self.converter.allocate(size), 0
         self._rows_taken += 1
         return self._batch_NTCHW, self._rows_taken - 1
 
@@ -133,7 +132,7 @@ class ClipAssembler:
         assert self._shown is not None
         if self._converted is None:
             self._converted = clip.pixels_TCHW[clip.filled]
-            self._converter.convert_into(self._converted, self._shown.frame)
+            self.converter.convert_into(self._converted, self._shown.frame)
             self.frames_used += 1
         else:
             clip.pixels_TCHW[clip.filled] = self._converted
@@ -152,9 +151,17 @@ def to_batch(clips: Sequence[OpenClip]) -> ClipBatch:
     if all(clip.batch_NTCHW is first.batch_NTCHW and clip.row == row for row, clip in enumerate(clips, first.row)):
         pixels_NTCHW = first.batch_NTCHW[first.row : first.row + len(clips)]
     else:
-        pixels_NTCHW = np.stack([clip.pixels_TCHW for clip in clips])
+        pixels_NTCHW = _stack([clip.pixels_TCHW for clip in clips])
     return ClipBatch(
         clip_indices=tuple(clip.index for clip in clips),
         spans=tuple(clip.span for clip in clips),
         pixels_NTCHW=pixels_NTCHW,
     )
+
+
+def _stack(pixels: Sequence[Pixels]) -> Pixels:
+    if isinstance(pixels[0], np.ndarray):
+        return np.stack(cast("Sequence[NDArray[np.uint8]]", pixels))
+    import torch  # whoever holds tensors has loaded it
+
+    return torch.stack(cast("list[torch.Tensor]", pixels))

@@ -5,9 +5,10 @@ N clips, T frames, C channels, H height, W width.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,12 @@ from numpy.typing import NDArray
 from cdmodel.decode_survey import DecodeSummary
 from cdmodel.sampling import ClipGeometry
 from cdmodel.types import ClipSpan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Pixels: TypeAlias = "NDArray[np.uint8] | Tensor"
+"""In the memory of this machine, or in that of the GPU that decoded them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +32,7 @@ class ClipBatch:
     """Position of each clip in its video (N)."""
     spans: tuple[ClipSpan, ...]
     """Where each clip lies, cut at the video's end (N)."""
-    pixels_NTCHW: NDArray[np.uint8]
+    pixels_NTCHW: Pixels
     """RGB, 0 to 255."""
 
     def __post_init__(self) -> None:
@@ -34,10 +41,29 @@ class ClipBatch:
             raise ValueError(
                 f"{len(self.clip_indices)} indices, {len(self.spans)} spans and {clips} clips of pixels do not agree"
             )
-        if self.pixels_NTCHW.dtype != np.uint8 or self.pixels_NTCHW.ndim != 5:
+        if str(self.pixels_NTCHW.dtype).removeprefix("torch.") != "uint8" or self.pixels_NTCHW.ndim != 5:
             raise ValueError(
                 f"pixels must be uint8 [N, T, C, H, W], got {self.pixels_NTCHW.dtype} {self.pixels_NTCHW.shape}"
             )
+
+    def to_host(self) -> NDArray[np.uint8]:
+        """Return the pixels as an array: themselves, or a copy where they are on a GPU."""
+        if isinstance(self.pixels_NTCHW, np.ndarray):
+            return self.pixels_NTCHW
+        return np.asarray(self.pixels_NTCHW.cpu().numpy())
+
+    def after(self, clip_index: int) -> ClipBatch | None:
+        """Return the part that lies behind a clip; None where nothing does."""
+        first = bisect_right(self.clip_indices, clip_index)
+        if first == 0:
+            return self
+        if first == len(self.clip_indices):
+            return None
+        return ClipBatch(
+            clip_indices=self.clip_indices[first:],
+            spans=self.spans[first:],
+            pixels_NTCHW=self.pixels_NTCHW[first:],
+        )
 
     def __repr__(self) -> str:
         return f"ClipBatch(clips={self.clip_indices}, pixels_NTCHW={self.pixels_NTCHW.shape})"

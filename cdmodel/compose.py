@@ -58,7 +58,7 @@ def read_frames(
     scaled_height, scaled_width = _covering_size(_display_shape(file, reader), height, width)
     top, left = (scaled_height - height) // 2, (scaled_width - width) // 2
     for batch in reader.read_clips(ClipGeometry(frames=1, height=scaled_height, width=scaled_width)):
-        for pixels_TCHW in batch.pixels_NTCHW:
+        for pixels_TCHW in batch.to_host():
             pixels_CHW = pixels_TCHW[0, :, top : top + height, left : left + width]
             yield np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0))
 

@@ -21,7 +21,7 @@ import av
 from cdmodel.clip_assembly import ClipAssembler, OpenClip, ShownFrame, to_batch
 from cdmodel.clips import ClipBatch
 from cdmodel.decode_limits import DecodeLimits
-from cdmodel.decode_plan import PlanBroken, PlanFreedom
+from cdmodel.decode_plan import GpuLost, PlanBroken, PlanFreedom
 from cdmodel.decode_survey import (
     DecodeMode,
     DecodeSummary,
@@ -35,6 +35,7 @@ from cdmodel.errors import DecodeError, DecodeTimeout
 from cdmodel.frame_clock import start_clock
 from cdmodel.open_stream import OpenStream, VideoBytes, check_size, open_stream, read_packets
 from cdmodel.picture_decoder import PictureDecoder
+from cdmodel.picture_source import CPU_PICTURES, PictureSource
 from cdmodel.planned_pass import PlannedPass
 from cdmodel.sampling import ClipGeometry, ClipSampling, count_clips
 from cdmodel.stream_length import measure_length
@@ -55,6 +56,8 @@ class ClipReader:
         sampling: where the clips lie.
         limits: when to give up.
         on_progress: called for every packet read, as a sign of life.
+        pictures: where pictures are decoded. On a GPU what cannot be vouched for raises GpuLost, and is left to a reader on
+            the CPU.
     """
 
     def __init__(
@@ -64,12 +67,14 @@ class ClipReader:
         sampling: ClipSampling,
         limits: DecodeLimits | None = None,
         on_progress: Callable[[], None] = lambda: None,
+        pictures: PictureSource = CPU_PICTURES,
     ) -> None:
         self._file = file
         self._uri = uri
         self._sampling = sampling
         self._limits = limits or DecodeLimits()
         self._on_progress = on_progress
+        self._pictures = pictures
         self._freedom = PlanFreedom()
         self._fallback_reason: str | None = None
         self._index_is_true = False
@@ -196,7 +201,9 @@ class ClipReader:
             return None
         if not self._freedom.packets:
             return "sequential"
-        return "keyframes" if self._keyframes_only else "planned"
+        if self._keyframes_only:
+            return "keyframes"
+        return "nvdec" if self._pictures.on_gpu else "planned"
 
     def _clips(
         self, geometries: tuple[ClipGeometry, ...], wanted: frozenset[int] | None, clips_per_batch: int
@@ -244,6 +251,9 @@ class ClipReader:
             PlanBroken: read again from the first clip that is not whole.
         """
         with self._open() as opened:
+            for assembler in assemblers:
+                height, width = assembler.geometry.height, assembler.geometry.width
+                assembler.converter = self._pictures.converter(height, width, opened.stream.codec_context.name)
             decoder = self._decoder(opened, survey)
             if not self._freedom.packets:
                 yield from self._every_frame(opened, decoder, survey)
@@ -290,7 +300,7 @@ class ClipReader:
 
     @contextmanager
     def _open(self) -> Iterator[OpenStream]:
-        with open_stream(self._file, self._uri) as opened:
+        with open_stream(self._file, self._uri, self._pictures.hwaccel()) as opened:
             self._declared = declared = opened.declared
             check_size(self._uri, declared.width or 0, declared.height or 0, self._limits)
             yield opened
@@ -306,7 +316,13 @@ class ClipReader:
         return survey
 
     def _fall_back(self, broken: PlanBroken, survey: StreamSurvey) -> None:
-        """Rely on less, in this pass, which starts again, and in all that follow: they must agree on what they see."""
+        """Rely on less, in this pass, which starts again, and in all that follow: they must agree on what they see.
+
+        Raises:
+            GpuLost: nothing less can be relied on but the CPU, which sees damage that a GPU's decoder hides.
+        """
+        if self._pictures.on_gpu and broken.lost == "packets":
+            raise GpuLost(broken.reason) from broken
         self._freedom = self._freedom.without(broken.lost)
         self._fallback_reason = broken.reason
         survey.restart()

@@ -31,3 +31,11 @@ class PlanBroken(Exception):
         self.reason = reason
         self.lost = lost
         """What no pass over this video may rely on any more."""
+
+
+class GpuLost(Exception):
+    """The GPU does not decode this video, or not further; the clips it has given are good."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -148,9 +148,9 @@ class _Decoder:
                 views = next(batches, None)
             if views is None or (offset := self._wait_for_slot(slots)) is None:
                 return
-            shapes = tuple(batch.pixels_NTCHW.shape for batch in views)
+            shapes = tuple(tuple(batch.pixels_NTCHW.shape) for batch in views)
             for pixels_NTCHW, batch in zip(self._frames.views(offset, shapes), views, strict=True):
-                pixels_NTCHW[...] = batch.pixels_NTCHW
+                pixels_NTCHW[...] = batch.to_host()
             first = views[0]
             self._answer(BatchReady(offset=offset, shapes=shapes, clip_indices=first.clip_indices, spans=first.spans))
 

@@ -32,6 +32,7 @@ from cdmodel.bundle import (
     model_version,
     read_manifest,
 )
+from cdmodel.clips import Pixels
 from cdmodel.errors import BundleError
 from cdmodel.sampling import ClipGeometry
 from cdmodel.scores import FloatArray, StudentLogits
@@ -64,7 +65,7 @@ class StudentScorer:
         """Return the same scorer with another network of the same shape, ready for inference."""
         return replace(self, network=network.to(self.device).eval())
 
-    def score(self, pixels_NTCHW: NDArray[np.uint8]) -> StudentLogits:
+    def score(self, pixels_NTCHW: Pixels) -> StudentLogits:
         """Return the raw answers per clip, in order. Blocks until the device is done."""
         with torch.inference_mode():
             output = self.network(normalise(pixels_NTCHW, self.spec, self.device))
@@ -91,7 +92,7 @@ class TeacherScorer:
         """What this model sees of a clip."""
         return self.spec.geometry
 
-    def score(self, pixels_NTCHW: NDArray[np.uint8]) -> FloatArray:
+    def score(self, pixels_NTCHW: Pixels) -> FloatArray:
         """Return the logits [N, K] per clip, in order. Blocks until the device is done."""
         with torch.inference_mode():
             return _to_numpy(self.network(normalise(pixels_NTCHW, self.spec, self.device)))
@@ -195,20 +196,29 @@ def count_flops(network: nn.Module, geometry: ClipGeometry, device: torch.device
     return int(counter.get_total_flops())
 
 
-def normalise(pixels_NTCHW: NDArray[np.uint8], spec: ModelSpec, device: torch.device) -> Tensor:
-    """Return (pixel / 255 - mean) / std as float32 on the device; the bytes cross to it, not the floats."""
-    pixels = torch.from_numpy(pixels_NTCHW).to(device).float()
+def normalise(pixels_NTCHW: Pixels, spec: ModelSpec, device: torch.device) -> Tensor:
+    """Return (pixel / 255 - mean) / std as float32 on the device; the bytes cross to it, if they must, not the floats."""
+    pixels = torch.as_tensor(pixels_NTCHW, device=device).float()
     mean_C11 = torch.tensor(spec.mean, device=device).view(3, 1, 1)
     std_C11 = torch.tensor(spec.std, device=device).view(3, 1, 1)
     return (pixels / 255.0 - mean_C11) / std_C11
 
 
-def measure_motion(pixels_NTCHW: NDArray[np.uint8]) -> FloatArray:
+def measure_motion(pixels_NTCHW: Pixels) -> FloatArray:
     """Return the mean absolute grey difference between neighbouring frames [N], 0 to 1; one frame has no motion."""
+    if isinstance(pixels_NTCHW, Tensor):
+        return _measure_motion_on_device(pixels_NTCHW)
     grey_NTHW = pixels_NTCHW.mean(axis=2, dtype=np.float32)
     if grey_NTHW.shape[1] < 2:
         return np.zeros(len(grey_NTHW), dtype=np.float32)
     return np.asarray(np.abs(np.diff(grey_NTHW, axis=1)).mean(axis=(1, 2, 3)) / 255, dtype=np.float32)
+
+
+def _measure_motion_on_device(pixels_NTCHW: Tensor) -> FloatArray:
+    grey_NTHW = pixels_NTCHW.float().mean(dim=2)
+    if grey_NTHW.shape[1] < 2:
+        return np.zeros(len(grey_NTHW), dtype=np.float32)
+    return _to_numpy(grey_NTHW.diff(dim=1).abs().mean(dim=(1, 2, 3)) / 255)
 
 
 def name_device(device: torch.device) -> str:

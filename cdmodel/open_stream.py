@@ -10,11 +10,13 @@ from io import RawIOBase
 from typing import BinaryIO
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.packet import Packet
 from av.stream import Discard
 from av.video.stream import VideoStream
 
 from cdmodel.decode_limits import DecodeLimits
+from cdmodel.decode_plan import GpuLost
 from cdmodel.decode_survey import StreamSurvey
 from cdmodel.errors import NoVideoStream, UnsupportedCodec, VideoTooLarge, VideoUnreadable
 from cdmodel.types import VideoFacts
@@ -34,15 +36,18 @@ class OpenStream:
 
 
 @contextmanager
-def open_stream(file: VideoBytes, uri: str) -> Iterator[OpenStream]:
+def open_stream(file: VideoBytes, uri: str, hwaccel: HWAccel | None = None) -> Iterator[OpenStream]:
     """Open the container from its start; it is closed at the end, the file is not.
+
+    With ``hwaccel`` the stream is decoded by that device if it can be, else by the CPU: its frames tell.
 
     Raises:
         VideoUnreadable: it is no container that libav knows, or its header is damaged.
         NoVideoStream: it holds no moving picture.
         UnsupportedCodec: nobody here decodes it.
+        GpuLost: the device of ``hwaccel`` cannot be used.
     """
-    with _open_container(file, uri) as container:
+    with _open_container(file, uri, hwaccel) as container:
         stream = _choose_stream(container, uri)
         for other in container.streams:
             if other is not stream:
@@ -83,14 +88,16 @@ def check_size(uri: str, width: int, height: int, limits: DecodeLimits) -> None:
         raise VideoTooLarge(uri, f"{width} x {height} exceeds decode.max_frame_pixels = {limits.max_frame_pixels}")
 
 
-def _open_container(file: VideoBytes, uri: str) -> av.container.InputContainer:
+def _open_container(file: VideoBytes, uri: str, hwaccel: HWAccel | None) -> av.container.InputContainer:
     file.seek(0)
     try:
         # Metadata in an unknown encoding is no reason to refuse the pictures.
-        return av.open(file, mode="r", metadata_errors="replace")
+        return av.open(file, mode="r", metadata_errors="replace", hwaccel=hwaccel)
     except MemoryError:
         raise
     except av.error.FFmpegError as error:
+        if hwaccel is not None:
+            raise GpuLost(f"the GPU's decoder cannot be opened ({error.strerror})") from error
         raise VideoUnreadable(uri, f"the container cannot be opened ({error.strerror})") from error
     except (ValueError, OverflowError) as error:
         # Headers that PyAV itself chokes on, such as text that is not what it claims to be.

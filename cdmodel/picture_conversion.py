@@ -29,7 +29,11 @@ class PictureConverter:
         self._height = height
         self._width = width
         self._reformatter = VideoReformatter()
-        self._orientations: dict[int, tuple[int, bool]] = {}
+        self._orientations = Orientations()
+
+    def allocate(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Return memory for pixels, with anything in it."""
+        return np.empty(shape, dtype=np.uint8)
 
     def convert_into(self, pixels_CHW: NDArray[np.uint8], frame: VideoFrame) -> None:
         """Write the whole picture, upright, as RGB of the wanted size.
@@ -41,7 +45,7 @@ class PictureConverter:
         Planar ``gbrp`` with bilinear scaling is the most accurate and the fastest of libswscale's one-step paths. One
         thread: a worker has one core, and the result must not depend on how many there are.
         """
-        quarter_turns, mirrored = self._orientation(frame)
+        quarter_turns, mirrored = self._orientations.read(frame)
         height, width = self._height, self._width
         if quarter_turns % 2:
             height, width = width, height
@@ -69,14 +73,21 @@ class PictureConverter:
                 rows_HW = np.rot90(rows_HW, quarter_turns)
             pixels_HW[:] = rows_HW[:, ::-1] if mirrored else rows_HW
 
-    def _orientation(self, frame: VideoFrame) -> tuple[int, bool]:
+
+class Orientations:
+    """How the coded pictures of one stream must be turned to be upright."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[int, bool]] = {}
+
+    def read(self, frame: VideoFrame) -> tuple[int, bool]:
         """Return how often to turn the coded picture counter-clockwise by 90 degrees, and whether to mirror it thereafter.
 
         Read once per angle: looking at a frame's side data ties the frame into a cycle, and a frame is megabytes.
         """
-        if frame.rotation not in self._orientations:
-            self._orientations[frame.rotation] = _read_orientation(frame)
-        return self._orientations[frame.rotation]
+        if frame.rotation not in self._known:
+            self._known[frame.rotation] = _read_orientation(frame)
+        return self._known[frame.rotation]
 
 
 def _read_orientation(frame: VideoFrame) -> tuple[int, bool]:

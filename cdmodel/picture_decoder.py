@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal, cast
 
 import av
@@ -25,6 +26,13 @@ THINNED_CODECS = ("libdav1d",)
 Skip = Literal["DEFAULT", "NONREF", "NONKEY"]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """A packet's place in the order of decoding. PyAV finds it by its address: never may two packets share one."""
+
+    number: int
+
+
 class PictureDecoder:
     """Decodes one stream. Damage goes into the survey, work into the tally."""
 
@@ -37,7 +45,8 @@ class PictureDecoder:
         self._survey = survey
         self._tally = tally
         self._skip: Skip = "DEFAULT"
-        self._skips_unreferred = context.name in SKIPPING_CODECS
+        # A GPU's decoder knows no skipping.
+        self._skips_unreferred = context.name in SKIPPING_CODECS and not context.is_hwaccel
         self._thinner = Av1Thinner(context.extradata or b"") if context.name in THINNED_CODECS else None
         self._number = 0
         """Of the latest packet, in the order of decoding."""
@@ -53,7 +62,7 @@ class PictureDecoder:
         """
         self._number += 1
         if packet.opaque is None:
-            packet.opaque = self._number
+            packet.opaque = _Place(self._number)
         if self._skips_unreferred and self._skip != "NONKEY":
             self._set_skip("DEFAULT" if is_wanted else "NONREF")
         if self._thinner is None:
@@ -111,7 +120,7 @@ class PictureDecoder:
         What is predicted from a damaged picture shows whatever the decoder's memory held, and no flag says so: of what was
         decoded after it, everything up to the next keyframe is suspect.
         """
-        number = frame.opaque if isinstance(frame.opaque, int) else self._number
+        number = frame.opaque.number if isinstance(frame.opaque, _Place) else self._number
         if frame.is_corrupt:
             self._meet_damage(number)
         if self._damaged_number is None or number < self._damaged_number:

@@ -196,6 +196,7 @@ def to_request(config: LabelRunConfig) -> RunRequest:
         run_id=config.run_id,
         relabel=config.relabel,
         config_toml=to_toml(config),
+        decode_device=config.decode.device,
     )
 
 

@@ -54,6 +54,7 @@ def label_shard(shard: Shard, spec: LabelingSpec) -> ShardReceipt:
 
     Raises:
         BundleError: the worker cannot load the models of the run.
+        ConfigError: the run wants videos decoded on a GPU, and the worker has none.
         RunError: the worker cannot start a decoder.
         StorageUnavailable, CommitStateUnknown: the shard could not be committed; nothing of it is visible, or its
             object is complete.

@@ -18,6 +18,7 @@ from typing import ClassVar
 from cdmodel.aggregation import Aggregation
 from cdmodel.bundle import BundleManifest, model_version, read_manifest
 from cdmodel.cascade import CascadeSettings
+from cdmodel.decode_limits import DecodeDevice
 from cdmodel.errors import ConfigError
 from cdmodel.policies import Certified, PolicyChoice
 from cdmodel.policy_choice import resolve_policy
@@ -69,6 +70,7 @@ class RunRequest:
     run_id: str | None
     relabel: bool
     config_toml: str
+    decode_device: DecodeDevice = "cpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +124,7 @@ def preview_run(request: RunRequest) -> LabelingPlan | NothingToDo:
     manifest = read_manifest(local_bundle(request.bundle))
     sampling = request.sampling or manifest.sampling
     cascade = _choose_cascade(request, manifest)
-    fingerprint = work_fingerprint(manifest, sampling, cascade)
+    fingerprint = work_fingerprint(manifest, sampling, cascade, request.decode_device)
     source = absolute_uri(request.source)
     runs = list_runs(store)
     resumable = _find_resumable(runs, request, source, fingerprint)
@@ -144,8 +146,13 @@ def preview_run(request: RunRequest) -> LabelingPlan | NothingToDo:
     return LabelingPlan(header=header, shards=shards, resumed=False, sampling=sampling, cascade=cascade)
 
 
-def work_fingerprint(manifest: BundleManifest, sampling: ClipSampling, cascade: CascadeSettings) -> str:
-    """Return the identity of the work done per video: bundle, sampling, policy, aggregation and schema."""
+def work_fingerprint(
+    manifest: BundleManifest, sampling: ClipSampling, cascade: CascadeSettings, decode_device: DecodeDevice = "cpu"
+) -> str:
+    """Return the identity of the work done per video: bundle, sampling, policy, aggregation and schema.
+
+    And that a GPU may decode, where it may: its pixels are a little different, so that labels may be.
+    """
     content = {
         "model_version": model_version(manifest),
         "sampling": asdict(sampling),
@@ -153,6 +160,8 @@ def work_fingerprint(manifest: BundleManifest, sampling: ClipSampling, cascade: 
         "aggregation": asdict(cascade.aggregation),
         "schema_version": SCHEMA_VERSION,
     }
+    if decode_device != "cpu":
+        content["decode_device"] = decode_device
     return _hex_digest(json.dumps(content, sort_keys=True), 16)
 
 
@@ -191,6 +200,10 @@ def _choose_cascade(request: RunRequest, manifest: BundleManifest) -> CascadeSet
         aggregation != manifest.default_aggregation or (request.sampling or manifest.sampling) != manifest.sampling
     ):
         raise ConfigError("escalation", "a certificate holds for the bundle's own sampling and aggregation; leave them")
+    if isinstance(request.policy, Certified) and request.decode_device != "cpu":
+        raise ConfigError(
+            "escalation", "a certificate holds for videos decoded on the CPU; leave decode.device at that"
+        )
     resolved = resolve_policy(request.policy, manifest)
     if resolved.remark:
         logger.warning("%s", resolved.remark)

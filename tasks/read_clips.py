@@ -99,7 +99,7 @@ def _read_both(clips: ClipSource, views: ClipViews) -> list[NDArray[np.uint8]]:
         seen = [list(clips.read_clips(geometry)) for geometry in (views.student, views.teacher)]
     else:
         seen = [list(view) for view in zip(*clips.read_views((views.student, views.teacher)), strict=True)]
-    return [np.concatenate([batch.pixels_NTCHW for batch in batches]) for batches in seen]
+    return [np.concatenate([batch.to_host() for batch in batches]) for batches in seen]
 
 
 def _missed(store: ClipStore, videos: Sequence[LabeledVideo]) -> list[SkippedVideo]:

@@ -11,25 +11,54 @@ from cdmodel.clips import ClipSource
 from cdmodel.decode import ClipReader
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.decoder_pool import DecoderPool
+from cdmodel.errors import ConfigError
+from cdmodel.gpu_first import ExplainedClips, GpuFirstClips
+from cdmodel.nvdec import find_gpu
 from cdmodel.sampling import ClipSampling
 from cdmodel.types import VideoRef
 from storage.video_file import open_video
 
 
 def prepare_decoder(limits: DecodeLimits) -> None:
-    """Have a decoder started by the time the first video needs it, if it is to have a process; returns at once."""
+    """Have a decoder started by the time the first video needs it, if it is to have a process; returns at once.
+
+    Raises:
+        ConfigError: a GPU must decode, and this worker has none.
+    """
+    if limits.device == "cuda" and isinstance(reason := find_gpu(), str):
+        raise ConfigError("decode.device", f'is "cuda", but {reason}; say "auto" where only some workers have one')
     if limits.isolated:
         _worker_decoders().prepare()
 
 
 @contextmanager
 def open_clips(video: VideoRef, sampling: ClipSampling, limits: DecodeLimits) -> Iterator[ClipSource]:
-    """Open a video for reading its clips, in a process of its own or in this one as the limits say.
+    """Open a video for reading its clips, on the device and in the process that the limits say.
 
     Raises:
         VideoError: it cannot be opened; the clips' methods raise the same errors.
         RunError: this machine starts no decoder.
     """
+    open_on_cpu = partial(_open_on_cpu, video, sampling, limits)
+    if limits.device == "cpu":
+        with open_on_cpu() as clips:
+            yield clips
+        return
+    gpu = find_gpu()
+    if isinstance(gpu, str):
+        with open_on_cpu() as clips:
+            yield ExplainedClips(clips, gpu)
+        return
+    with (
+        open_video(video) as file,
+        GpuFirstClips(file, video.uri, sampling, limits, limits.device, gpu, open_on_cpu) as gpu_clips,
+    ):
+        yield gpu_clips
+
+
+@contextmanager
+def _open_on_cpu(video: VideoRef, sampling: ClipSampling, limits: DecodeLimits) -> Iterator[ClipSource]:
+    """Open a video in a process of its own or in this one."""
     if limits.isolated:
         with _worker_decoders().read(partial(open_video, video), video.uri, sampling, limits) as clips:
             yield clips

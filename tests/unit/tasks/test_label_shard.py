@@ -10,7 +10,8 @@ from cdmodel.bundle import model_version, read_manifest
 from cdmodel.cascade import CascadeSettings
 from cdmodel.cost import PriceTable
 from cdmodel.decode_limits import DecodeLimits
-from cdmodel.errors import BundleError
+from cdmodel.errors import BundleError, ConfigError
+from cdmodel.nvdec import NvdecPictures, find_gpu
 from cdmodel.policies import DenseTeacher
 from cdmodel.sampling import ClipSampling
 from cdmodel.testing import encode_numbered_clips, write_tiny_bundle
@@ -109,3 +110,28 @@ def test_a_worker_that_finds_another_bundle_refuses_to_label(spec, shard):
     with pytest.raises(BundleError, match="m-other"):
         label_shard(shard, other)
     assert not Path(spec.out).exists()
+
+
+@pytest.mark.skipif(isinstance(find_gpu(), NvdecPictures), reason="this machine has a CUDA device")
+@pytest.mark.parametrize("isolated", [True, False])
+def test_where_a_gpu_is_taken_if_there_is_one_the_row_says_that_there_was_none(spec, shard, isolated):
+    label_shard(shard, replace(spec, limits=DecodeLimits(isolated=isolated, device="auto")))
+    rows = _rows(spec, shard)
+    good, broken = rows["good.mkv"], rows["broken.mp4"]
+    assert (good["decode_mode"], good["decode_fallback"]) == ("planned", "this worker sees no CUDA device")
+    assert (broken["decode_mode"], broken["error_kind"]) == (None, "unreadable")
+
+
+@pytest.mark.skipif(isinstance(find_gpu(), NvdecPictures), reason="this machine has a CUDA device")
+def test_a_worker_that_must_have_a_gpu_and_has_none_says_so_before_any_video(spec, shard):
+    with pytest.raises(ConfigError, match=r"^decode\.device: is .cuda., but this worker sees no CUDA device"):
+        label_shard(shard, replace(spec, limits=DecodeLimits(device="cuda")))
+    assert not list(Path(spec.out).rglob("*.parquet"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not isinstance(find_gpu(), NvdecPictures), reason="needs a CUDA device")
+def test_a_row_says_that_a_gpu_has_decoded_its_video(spec, shard):
+    label_shard(shard, replace(spec, limits=DecodeLimits(device="cuda")))
+    good = _rows(spec, shard)["good.mkv"]
+    assert (good["decode_mode"], good["decode_fallback"]) == ("nvdec", None)

@@ -256,6 +256,18 @@ def test_whatever_changes_the_answers_changes_the_fingerprint(bundle: Path, chan
     assert fingerprint({}) == fingerprint({})
 
 
+def test_pictures_that_a_gpu_may_decode_are_other_work(wanted: RunRequest):
+    on_cpu = _planned(wanted)
+    on_gpu, where_worthwhile = (_planned(replace(wanted, decode_device=device)) for device in ("cuda", "auto"))
+    assert len({plan.header.fingerprint for plan in (on_cpu, on_gpu, where_worthwhile)}) == 3
+    assert _planned(replace(wanted, decode_device="cpu")).header.run_id == on_cpu.header.run_id
+
+
+def test_a_certificate_does_not_hold_for_pictures_that_a_gpu_decodes(wanted: RunRequest):
+    with pytest.raises(ConfigError, match="a certificate holds for videos decoded on the CPU"):
+        open_run(replace(wanted, policy=Certified(epsilon=0.1), decode_device="auto"))
+
+
 def test_a_run_can_be_named_and_is_found_again_by_name(wanted: RunRequest):
     named = replace(wanted, run_id="mine")
     plan = _planned(named)
