@@ -22,6 +22,7 @@ from cdmodel.decode import DECODER_NAME
 from cdmodel.errors import DecodeError
 from cdmodel.escalation import counted_clips, needs_student, next_clips
 from cdmodel.models import CascadeModels
+from cdmodel.pass_choice import KeptClips, PassChooser
 from cdmodel.policies import DenseTeacher, EscalationPolicy
 from cdmodel.scores import BoolArray, FloatArray, StudentLogits, StudentScores, VideoState
 from cdmodel.types import ClipRecord, ClipSpan, DecidedBy, RankedLabel, VideoPrediction, VideoRef
@@ -49,7 +50,11 @@ class ScoredClips:
 
 
 def label_video(
-    video: VideoRef, reader: ClipSource, models: CascadeModels, settings: CascadeSettings
+    video: VideoRef,
+    reader: ClipSource,
+    models: CascadeModels,
+    settings: CascadeSettings,
+    passes: PassChooser | None = None,
 ) -> VideoPrediction:
     """Label one video; its cost covers reading, decoding and both models.
 
@@ -57,7 +62,10 @@ def label_video(
         VideoError: the video cannot be labeled; ``reader.summary()`` then tells what was spent.
     """
     judge = judge_of(models, settings.aggregation)
-    scored = score_video(video.video_id, reader, models, settings.policy, judge)
+    one_pass = passes is not None and passes.prefers_one_pass and not models.student.geometry.keyframes_only
+    scored = score_video(video.video_id, reader, models, settings.policy, judge, KeptClips() if one_pass else None)
+    if passes is not None:
+        passes.learn(scored.state.clips, int(scored.state.asked_N.sum()))
     return decide(video, scored, reader, models, settings)
 
 
@@ -72,14 +80,22 @@ def judge_of(models: CascadeModels, aggregation: Aggregation) -> Judge:
 
 
 def score_video(
-    video_id: str, reader: ClipSource, models: CascadeModels, policy: EscalationPolicy, judge: Judge
+    video_id: str,
+    reader: ClipSource,
+    models: CascadeModels,
+    policy: EscalationPolicy,
+    judge: Judge,
+    kept: KeptClips | None = None,
 ) -> ScoredClips:
-    """Run the student on all clips, if the policy wants it, and the teacher on those that the policy asks for."""
+    """Run the student on all clips, if the policy wants it, and the teacher on those that the policy asks for.
+
+    With ``kept``, the teacher's clips are read together with the student's and kept there. The answers are the same.
+    """
     if isinstance(policy, DenseTeacher):
         return _score_densely(video_id, reader, models)
     if needs_student(policy):
-        student, spans, cost = _run_student(reader, models)
-        teacher = _TeacherAnswers(reader, models, spans)
+        student, spans, cost = _run_student(reader, models, kept)
+        teacher = _TeacherAnswers(reader, models, spans, kept)
         state = VideoState.before_the_teacher(video_id, len(spans), student)
         return _consult_teacher(teacher, state, policy, judge, cost)
     teacher = _TeacherAnswers(reader, models, [None] * reader.count_clips())
@@ -140,15 +156,19 @@ def decode_cost(reader: ClipSource) -> ComputeCost:
     )
 
 
-def ask_student(reader: ClipSource, models: CascadeModels) -> tuple[StudentLogits, tuple[ClipSpan, ...], ComputeCost]:
+def ask_student(
+    reader: ClipSource, models: CascadeModels, kept: KeptClips | None = None
+) -> tuple[StudentLogits, tuple[ClipSpan, ...], ComputeCost]:
     """Return the student's raw answers to every clip, where the clips lie, and what the network took.
+
+    With ``kept``, the same pass reads the clips in the teacher's size, and they are kept there.
 
     A replay decides as a live run because both come from here: the same clips in the same batches.
     """
     meter = _DeviceMeter(models.student.device.type == "cuda")
     spans: list[ClipSpan] = []
     parts: list[StudentLogits] = []
-    for batch in reader.read_clips(models.student.geometry):
+    for batch in _student_batches(reader, models, kept):
         with meter:
             parts.append(models.student.score(batch.pixels_NTCHW))
         spans.extend(batch.spans)
@@ -160,14 +180,24 @@ def ask_student(reader: ClipSource, models: CascadeModels) -> tuple[StudentLogit
     return StudentLogits.concatenate(parts), tuple(spans), cost
 
 
+def _student_batches(reader: ClipSource, models: CascadeModels, kept: KeptClips | None) -> Iterator[ClipBatch]:
+    if kept is None:
+        yield from reader.read_clips(models.student.geometry)
+        return
+    for student_batch, teacher_batch in reader.read_views((models.student.geometry, models.teacher.geometry)):
+        kept.keep(teacher_batch)
+        yield student_batch
+
+
 def ask_teacher(
-    reader: ClipSource, models: CascadeModels, wanted: Collection[int] | None
+    reader: ClipSource, models: CascadeModels, wanted: Collection[int] | None, kept: KeptClips | None = None
 ) -> tuple[FloatArray, list[ClipBatch], ComputeCost]:
     """Return the teacher's logits for the wanted clips (None: all), their batches without pixels, and the cost."""
     meter = _DeviceMeter(models.teacher.device.type == "cuda")
     seen: list[ClipBatch] = []
     parts: list[FloatArray] = []
-    for batch in reader.read_clips(models.teacher.geometry, wanted):
+    at_hand = None if kept is None or wanted is None else kept.select(sorted(wanted))
+    for batch in reader.read_clips(models.teacher.geometry, wanted) if at_hand is None else at_hand:
         with meter:
             parts.append(models.teacher.score(batch.pixels_NTCHW))
         seen.append(_without_pixels(batch))
@@ -191,8 +221,10 @@ def _score_densely(video_id: str, reader: ClipSource, models: CascadeModels) -> 
     return ScoredClips(spans=spans, state=state, cost=cost)
 
 
-def _run_student(reader: ClipSource, models: CascadeModels) -> tuple[StudentScores, list[ClipSpan | None], ComputeCost]:
-    raw, spans, cost = ask_student(reader, models)
+def _run_student(
+    reader: ClipSource, models: CascadeModels, kept: KeptClips | None
+) -> tuple[StudentScores, list[ClipSpan | None], ComputeCost]:
+    raw, spans, cost = ask_student(reader, models, kept)
     return calibrate_student(raw, models.manifest.calibration, models.manifest.label_kind), list(spans), cost
 
 
@@ -211,8 +243,15 @@ class _OtherClips(DecodeError):
 class _TeacherAnswers:
     """What the teacher has said of one video, one question after another."""
 
-    def __init__(self, reader: ClipSource, models: CascadeModels, spans: list[ClipSpan | None]) -> None:
+    def __init__(
+        self,
+        reader: ClipSource,
+        models: CascadeModels,
+        spans: list[ClipSpan | None],
+        kept: KeptClips | None = None,
+    ) -> None:
         self._reader = reader
+        self._kept = kept
         self._models = models
         self._logits: dict[int, FloatArray] = {}
         self.spans = spans
@@ -220,7 +259,7 @@ class _TeacherAnswers:
 
     def ask(self, wanted_N: BoolArray, state: VideoState) -> VideoState:
         """Put clips to the teacher and return the state with all of its answers so far."""
-        answers, batches, cost = ask_teacher(self._reader, self._models, np.flatnonzero(wanted_N).tolist())
+        answers, batches, cost = ask_teacher(self._reader, self._models, np.flatnonzero(wanted_N).tolist(), self._kept)
         self.cost += cost
         answered = [(i, span) for batch in batches for i, span in zip(batch.clip_indices, batch.spans, strict=True)]
         if [clip_index for clip_index, _ in answered] != np.flatnonzero(wanted_N).tolist():

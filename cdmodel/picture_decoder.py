@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, cast
 
 import av
 from av.packet import Packet
@@ -11,6 +12,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from cdmodel.av1_units import Av1Thinner
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.decode_survey import DecodeTally, StreamSurvey
 from cdmodel.errors import UnsupportedCodec
@@ -19,7 +21,16 @@ from cdmodel.open_stream import check_size
 SKIPPING_CODECS = ("h264", "hevc", "mpeg2video", "mpeg4")
 """Those whose decoders leave out single pictures that no other refers to, and hand out all others unchanged. Those of VP9
 know no skipping, and that of AV1 none that changes from packet to packet."""
+THINNED_CODECS = ("libdav1d",)
+"""Those decoders whose packets are cut before they get them; all that decode AV1 here."""
 Skip = Literal["DEFAULT", "NONREF", "NONKEY"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """A packet's place in the order of decoding. PyAV finds it by its address: never may two packets share one."""
+
+    number: int
 
 
 class PictureDecoder:
@@ -36,6 +47,7 @@ class PictureDecoder:
         self._skip: Skip = "DEFAULT"
         # A GPU's decoder knows no skipping.
         self._skips_unreferred = context.name in SKIPPING_CODECS and not context.is_hwaccel
+        self._thinner = Av1Thinner(context.extradata or b"") if context.name in THINNED_CODECS else None
         self._number = 0
         """Of the latest packet, in the order of decoding."""
         self._damaged_number: int | None = None
@@ -50,10 +62,16 @@ class PictureDecoder:
         """
         self._number += 1
         if packet.opaque is None:
-            packet.opaque = self._number
+            packet.opaque = _Place(self._number)
         if self._skips_unreferred and self._skip != "NONKEY":
             self._set_skip("DEFAULT" if is_wanted else "NONREF")
-        return self._keep_good(packet)
+        if self._thinner is None:
+            return self._keep_good(packet)
+        if is_wanted or packet.is_keyframe:
+            self._thinner.learn(memoryview(packet))
+            return self._keep_good(packet)
+        needed_bytes = self._thinner.count_needed_bytes(memoryview(packet))
+        return self._keep_good(_cut(packet, needed_bytes)) if needed_bytes else iter(())
 
     def skip_all_but_keyframes(self) -> None:
         """Leave out, from now on, what the decoder itself does not take for a keyframe."""
@@ -102,7 +120,7 @@ class PictureDecoder:
         What is predicted from a damaged picture shows whatever the decoder's memory held, and no flag says so: of what was
         decoded after it, everything up to the next keyframe is suspect.
         """
-        number = frame.opaque if isinstance(frame.opaque, int) else self._number
+        number = frame.opaque.number if isinstance(frame.opaque, _Place) else self._number
         if frame.is_corrupt:
             self._meet_damage(number)
         if self._damaged_number is None or number < self._damaged_number:
@@ -111,3 +129,16 @@ class PictureDecoder:
             self._damaged_number = None
             return True
         return False
+
+
+def _cut(packet: Packet[VideoStream], size: int) -> Packet[VideoStream]:
+    """Return the packet's first bytes as a packet like it, which takes over its opaque object."""
+    if size == packet.size:
+        return packet
+    start = cast("Packet[VideoStream]", Packet(bytes(memoryview(packet)[:size])))
+    start.pts, start.dts, start.duration = packet.pts, packet.dts, packet.duration
+    start.time_base = packet.time_base
+    # PyAV finds it by its address and forgets it with the first packet that had it: never may two have the same.
+    opaque, packet.opaque = packet.opaque, None
+    start.opaque = opaque
+    return start

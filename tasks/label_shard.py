@@ -18,6 +18,7 @@ from cdmodel.decode import DECODER_NAME
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.errors import VideoError
 from cdmodel.models import CascadeModels
+from cdmodel.pass_choice import PassChooser
 from cdmodel.sampling import ClipSampling
 from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoRef
 from storage.filesystem import open_store
@@ -60,7 +61,8 @@ def label_shard(shard: Shard, spec: LabelingSpec) -> ShardReceipt:
     """
     prepare_decoder(spec.limits)
     models = load_worker_models(spec.models)
-    outcomes = [_label_or_fail(video, models, spec) for video in shard.videos]
+    passes = PassChooser()
+    outcomes = [_label_or_fail(video, models, spec, passes) for video in shard.videos]
     context = RowContext(
         run_id=spec.run_id,
         shard_id=shard.shard_id,
@@ -76,13 +78,13 @@ def label_shard(shard: Shard, spec: LabelingSpec) -> ShardReceipt:
     return receipt
 
 
-def _label_or_fail(video: VideoRef, models: CascadeModels, spec: LabelingSpec) -> VideoOutcome:
+def _label_or_fail(video: VideoRef, models: CascadeModels, spec: LabelingSpec, passes: PassChooser) -> VideoOutcome:
     started = time.perf_counter()
     clips: ClipSource | None = None
     outcome: VideoOutcome
     try:
         with open_clips(video, spec.sampling, spec.limits) as clips:
-            outcome = label_video(video, clips, models, spec.cascade)
+            outcome = label_video(video, clips, models, spec.cascade, passes)
     except VideoError as error:
         logger.info("video failed run=%s video=%s kind=%s: %s", spec.run_id, video.video_id, error.kind, error.reason)
         summary = None if clips is None else clips.summary()
