@@ -39,7 +39,7 @@ class ComputeCost:
     decode_cpu_seconds: float = 0.0
     """CPU time of the decoding thread, conversion to the models' geometry included."""
     dense_decode_cpu_seconds: float = 0.0
-    """The part of it that decoding once, from start to end, took: the teacher on every clip would need that as well."""
+    """The part of it that decoding once, from start to end, took: the teacher on every clip would need at least that."""
     student_seconds: float = 0.0
     """Time in the student: on a GPU wall time with copies to and from it, else CPU time of all threads."""
     teacher_seconds: float = 0.0
