@@ -17,8 +17,10 @@ import pyarrow as pa
 import pytest
 from run_builders import (
     NOON,
+    RUN_DATE,
     context,
     failure,
+    finished_run,
     header,
     prediction,
     record_of,
@@ -264,3 +266,39 @@ def test_spark_reads_the_table_as_declared(spark: Any, ask_spark: Ask, ask_duckd
             assert _rows(ask_spark(heading)) == [_nearly(row) for row in _rows(ask_duckdb(heading))]
     finally:
         spark.sql("drop table predictions")
+
+
+def test_every_engine_reads_a_bucket(bucket: str, s3_server: str):
+    """As the page's table says, but for the address of the server."""
+    chdb = pytest.importorskip("chdb", reason="needs chdb: pip install 'cdlabel[sql]'")
+    datafusion = pytest.importorskip("datafusion", reason="needs datafusion: pip install 'cdlabel[sql]'")
+    object_store = pytest.importorskip("datafusion.object_store")
+    pl = pytest.importorskip("polars", reason="needs polars: pip install 'cdlabel[sql]'")
+    store = open_store(f"{bucket}/out")
+    finished_run(store, "r1", [video("a"), video("b fails")], [video("c")])
+    expected = [("a", RUN_DATE), ("b fails", RUN_DATE), ("c", RUN_DATE)]
+
+    with duckdb.connect() as connection:
+        connection.register_filesystem(store.filesystem)
+        connection.execute(_sql("Open the table", "DuckDB", store.root))
+        rows = connection.execute("select video_id, run_date from predictions").fetchall()
+        assert sorted(rows) == expected
+
+    days = {"run_date": pl.Date, "model_version": pl.String}
+    files = f"{store.root}/predictions/**/*.parquet"
+    options = {"aws_endpoint_url": s3_server, "aws_allow_http": "true"}
+    predictions = pl.scan_parquet(files, hive_partitioning=True, hive_schema=days, storage_options=options)
+    assert sorted(predictions.select("video_id", "run_date").collect().rows()) == expected
+
+    context = datafusion.SessionContext()
+    name = bucket.removeprefix("s3://")
+    context.register_object_store("s3://", object_store.AmazonS3(name, endpoint=s3_server, allow_http=True))
+    partitions = [("run_date", pa.date32()), ("model_version", pa.string())]
+    context.register_parquet("predictions", f"{store.root}/predictions/", table_partition_cols=partitions)
+    found = context.sql("select video_id, run_date from predictions").to_arrow_table()
+    assert sorted(tuple(row.values()) for row in found.to_pylist()) == expected
+
+    key, secret = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
+    table = f"s3('{s3_server}/{name}/out/predictions/*/*/*.parquet', '{key}', '{secret}', 'Parquet')"
+    answer = chdb.query(f"select video_id, run_date from {table} settings use_hive_partitioning = 1", "Arrow")
+    assert sorted(tuple(row.values()) for row in pa.ipc.open_file(answer.bytes()).read_all().to_pylist()) == expected
