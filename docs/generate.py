@@ -1,4 +1,4 @@
-"""Writes the generated parts of the documentation: the tables of columns and of settings.
+"""Writes the generated parts of the documentation: the tables of columns and of settings, and the declarations in SQL.
 
 Usage: python docs/generate.py [--check]. With --check it writes nothing and exits 1 if a page is out of date.
 """
@@ -23,6 +23,7 @@ from flows import config, dispatch
 from flows.config import LabelRunConfig
 from storage import corpus
 from storage.prediction_schema import describe_columns
+from storage.table_ddl import describe_ddl
 from tasks import arm_settings, compose_settings, evaluation_settings, plan_run
 
 DOCS = Path(__file__).parent
@@ -54,8 +55,12 @@ GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
 
 
 def main() -> int:
-    """Bring both pages up to date, or tell whether they are."""
-    pages = {"output-format.md": describe_columns(), "configuration.md": describe_settings()}
+    """Bring the pages up to date, or tell whether they are."""
+    pages = {
+        "output-format.md": describe_columns(),
+        "configuration.md": describe_settings(),
+        "sql.md": describe_ddl(),
+    }
     stale = [name for name, table in pages.items() if not update(DOCS / name, table, write="--check" not in sys.argv)]
     for name in stale:
         print(f"docs/{name} is out of date: run make docs")  # noqa: T201
