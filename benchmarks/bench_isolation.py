@@ -4,7 +4,7 @@ CPU time of this process and of the decoder, both alike; ``ours`` is the isolate
 1 means that isolation is free, 0.95 that it costs 5 %. Generated h264 videos with keyframes every 48 frames, read as the
 student and as the teacher of a cascade would; short ones in batches of many, so that a clock can see them. Isolated and
 in-process take turns. The last case is what a decoder takes to start, against a Python that does nothing.
-Usage: python benchmarks/bench_isolation.py [--json]
+Usage: python benchmarks/bench_isolation.py [--repetitions 9] [--json]
 """
 
 from __future__ import annotations
@@ -66,16 +66,17 @@ CASES = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        cases = {case.name: compare(case, Path(folder)) for case in CASES}
-    cases["start of a decoder"] = compare_start()
+        cases = {case.name: compare(case, Path(folder), arguments.repetitions) for case in CASES}
+    cases["start of a decoder"] = compare_start(arguments.repetitions)
     report = {
         "benchmark": "isolation",
         "machine": f"{platform.machine()}, {multiprocessing.cpu_count()} cores",
         "date": date.today().isoformat(),
-        "repetitions": REPETITIONS,
+        "repetitions": arguments.repetitions,
         "cases": cases,
     }
     if arguments.json:
@@ -85,7 +86,7 @@ def main() -> None:
         print(f"{name}: {found['ours']} {found['unit']}, ratios {found['ratios']}")
 
 
-def compare(case: Case, folder: Path) -> dict[str, object]:
+def compare(case: Case, folder: Path, repetitions: int) -> dict[str, object]:
     """Read the same videos both ways, in turns; the ratio is the median of the turns'."""
     path = folder / f"{case.seconds}.mp4"
     if not path.exists():
@@ -95,7 +96,7 @@ def compare(case: Case, folder: Path) -> dict[str, object]:
     read_isolated(pool, video, case)
     [decoder] = psutil.Process().children()
     isolated, in_process = [], []
-    for _ in range(REPETITIONS):
+    for _ in range(repetitions):
         isolated.append(cpu_seconds(partial(read_isolated, pool, video, case), (os.getpid(), decoder.pid)))
         in_process.append(cpu_seconds(partial(read_in_process, video, case), (os.getpid(),)))
     pool.close()
@@ -147,10 +148,10 @@ def spent(process_id: int) -> float:
     return time.clock_gettime(~process_id << 3 | 2)
 
 
-def compare_start() -> dict[str, object]:
+def compare_start(repetitions: int) -> dict[str, object]:
     """Return the CPU time of starting a decoder, and how long it takes until it has taken its first video."""
     starts, nothings, waits = [], [], []
-    for _ in range(REPETITIONS):
+    for _ in range(repetitions):
         began = time.perf_counter()
         pool = DecoderPool()
         with pool.read(io.BytesIO, "nothing", ClipSampling(), DecodeLimits()) as _:
