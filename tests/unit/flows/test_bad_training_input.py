@@ -14,7 +14,8 @@ from typer.testing import CliRunner, Result
 
 from cdmodel.bundle import MANIFEST_NAME
 from cdmodel.testing import write_tiny_bundle
-from flows.cli import EXIT_FAILED, EXIT_USAGE, app
+from flows.cli import app
+from flows.command import EXIT_FAILED, EXIT_USAGE
 
 LABELS = ("blue", "green", "red")
 TINY = [

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cdmodel.encode import encode_mp4
-from flows.cli import EXIT_USAGE, app
+from flows.cli import app
+from flows.command import EXIT_USAGE
 
 SMALL = ("--set", "height=16", "--set", "width=16", "--set", "frames_per_second=4", "--set", "shortest_seconds=1")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import typer
 
-from flows.cli import EXIT_INTERRUPTED, one_line_errors
+from flows.command import EXIT_INTERRUPTED, one_line_errors
 
 
 def test_an_error_that_ctrl_c_caused_counts_as_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,201 @@
+"""Commands that label: ``label``, ``plan`` and ``demo``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.command import (
+    EXIT_SOME_VIDEOS_FAILED,
+    Assignments,
+    ConfigFile,
+    Debug,
+    Json,
+    Models,
+    OutOption,
+    Relabel,
+    RunId,
+    Scheduler,
+    Source,
+    Workers,
+    as_lines,
+    one_line_errors,
+    say,
+    show,
+)
+
+if TYPE_CHECKING:
+    from flows.config import LabelRunConfig
+    from storage.run_record import RunRecord
+    from tasks.plan_run import NothingToDo
+
+DEMO_VIDEOS, DEMO_SEED = 48, 2026
+DEMO_QUERIES = (
+    (
+        "Labels:",
+        "select label, count(*) as videos, round(avg(confidence), 2) as confidence from latest group by 1 order by 1",
+    ),
+    (
+        "Who decided, and what it cost against the teacher on every clip:",
+        "select decided_by, count(*) as videos, round(sum(student_flops + teacher_flops) / sum(dense_teacher_flops), 3) "
+        "as share_of_dense_cost from predictions group by 1 order by 1",
+    ),
+)
+
+
+@one_line_errors
+def label(
+    source: Source,
+    out: OutOption,
+    models: Models = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    run_id: RunId = None,
+    relabel: Relabel = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a video failed.")] = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Label the videos of SOURCE that have no row yet. An unfinished run goes on where it stopped."""
+    settings = _label_config(source, out, models, config, assignments, scheduler, workers, run_id, relabel)
+    from flows.receipt import savings_receipt
+
+    record = _run_label(settings, debug)
+    if record is None:
+        show({"videos_planned": 0, "out": settings.out}, "", json_output)
+        return
+    show(asdict(record), savings_receipt(record), json_output)
+    if strict and record.videos_failed:
+        raise typer.Exit(EXIT_SOME_VIDEOS_FAILED)
+
+
+@one_line_errors
+def plan(
+    source: Source,
+    out: OutOption,
+    models: Models = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    run_id: RunId = None,
+    relabel: Relabel = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what label would do, without doing it."""
+    from flows.config import to_request
+    from tasks.plan_run import NothingToDo, preview_run
+
+    settings = _label_config(source, out, models, config, assignments, None, None, run_id, relabel)
+    preview = preview_run(to_request(settings))
+    facts: dict[str, object]
+    if isinstance(preview, NothingToDo):
+        facts = {"videos": 0, "videos_skipped": preview.videos_skipped, "shards": 0, "bytes": 0, "resumes_run": None}
+    else:
+        header = preview.header
+        facts = {
+            "videos": header.videos,
+            "videos_skipped": header.videos_skipped,
+            "shards": header.shards,
+            "bytes": header.bytes,
+            "resumes_run": header.run_id if preview.resumed else None,
+        }
+    show(facts, as_lines(facts), json_output)
+
+
+@one_line_errors
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where demo-videos and demo-out are put.")] = Path(),
+    debug: Debug = False,
+) -> None:
+    """Generate a small corpus, label it, and show the labels, the savings receipt and a query. Safe to repeat."""
+    from flows.bars import count_bar
+    from flows.receipt import savings_receipt
+    from flows.tables import as_text
+    from storage.filesystem import open_store
+    from storage.views import run_query
+    from tasks.generate_corpus import LABELS_NAME, generate_corpus
+
+    videos, out = folder / "demo-videos", folder / "demo-out"
+    if not (videos / LABELS_NAME).exists():
+        say(f"generating {DEMO_VIDEOS} videos in {videos}")
+        with count_bar("generate", DEMO_VIDEOS, "videos") as advance:
+            generate_corpus(str(videos), videos=DEMO_VIDEOS, seed=DEMO_SEED, distractors=0.5, on_progress=advance)
+    settings = _label_config(str(videos), str(out), None, None, ["cluster.workers=2"], None, None, None, False)
+    record = _run_label(settings, debug)
+    store = open_store(str(out))
+    for title, sql in DEMO_QUERIES:
+        answer = run_query(store, sql)
+        typer.echo(f"\n{title}\n{as_text(answer.columns, answer.rows)}")
+    if record is not None:
+        typer.echo(f"\nThe savings receipt:\n{savings_receipt(record)}")
+    typer.echo(f'\nYour turn: cdlabel query {out} "{DEMO_QUERIES[-1][1]}"')
+
+
+def _run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
+    """Run the flow, unless there is nothing to do: finding that out needs no Prefect. None means nothing was done."""
+    from flows.config import to_request
+    from flows.dispatch import check_scheduler
+    from tasks.plan_run import NothingToDo, open_run
+
+    check_scheduler(settings.cluster)
+    if settings.models.bundle is None:
+        say("no --models: labeling with the demo bundle, which knows kinetic scenes only")
+    plan = open_run(to_request(settings))
+    if isinstance(plan, NothingToDo):
+        say(_nothing(plan))
+        return None
+    header = plan.header
+    verb = "going on with" if plan.resumed else "starting"
+    say(
+        f"{verb} run {header.run_id}: {header.videos} videos in {header.shards} shards ({header.videos_skipped} done before)"
+    )
+    from flows.embedded_prefect import use_embedded_prefect
+
+    use_embedded_prefect("INFO" if debug else "CRITICAL")
+    from flows.label import label_corpus
+
+    record = label_corpus(settings.model_copy(update={"run_id": header.run_id}))
+    # The plan was not finished a moment ago; another process may have been faster since.
+    return None if isinstance(record, NothingToDo) else record
+
+
+def _nothing(plan: NothingToDo) -> str:
+    if plan.finished_run_id is not None:
+        return f"nothing to label: run {plan.finished_run_id} is finished"
+    text = f"nothing to label: all {plan.videos_skipped} videos have a row under today's models and settings"
+    if plan.planned_by:
+        return f"{text}, or are planned by an unfinished run: finish it with --run-id {plan.planned_by[0]}"
+    return f"{text}; --relabel labels them again"
+
+
+def _label_config(
+    source: str,
+    out: str,
+    models: str | None,
+    config: Path | None,
+    assignments: list[str] | None,
+    scheduler: str | None,
+    workers: int | None,
+    run_id: str | None,
+    relabel: bool,
+) -> LabelRunConfig:
+    from flows.config import load_config
+
+    return load_config(
+        config,
+        assignments or [],
+        {
+            "source": source,
+            "out": out,
+            "models.bundle": models,
+            "cluster.scheduler": scheduler,
+            "cluster.workers": workers,
+            "run_id": run_id,
+            "relabel": True if relabel else None,
+        },
+    )
