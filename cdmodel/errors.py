@@ -9,7 +9,7 @@
           - ClusterError          no scheduler answers at the address given
       + VideoError                this video only: becomes a failed row, never leaves ``label_shard``
           - VideoNotFound  VideoUnreadable  NoVideoStream  NoFrames  UnsupportedCodec  DecodeError
-            DecodeTimeout  DecoderCrashed  VideoTooLarge  VideoStorageError
+            DecodeTimeout  DecoderCrashed  VideoTooLarge  VideoStorageError  VideoKilledWorker
       + StorageError
           - StorageUnavailable    the store did not answer, or refused
           - CommitStateUnknown    a write may or may not have happened: look before writing again
@@ -36,6 +36,7 @@ ErrorKind = Literal[
     "decoder_crashed",
     "too_large",
     "storage_error",
+    "worker_killed",
 ]
 """Why a video failed: the values of the column ``error_kind``."""
 
@@ -140,6 +141,12 @@ class VideoStorageError(VideoError):
     """The store failed while the video was being read, after its retries."""
 
     kind = "storage_error"
+
+
+class VideoKilledWorker(VideoError):
+    """A worker died while it was labeling the video, after another had died on the same shard."""
+
+    kind = "worker_killed"
 
 
 class StorageError(LabelingError):

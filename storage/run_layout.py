@@ -34,6 +34,11 @@ def shard_name(run_id: str, shard_id: str) -> str:
     return f"{shards_folder(run_id)}/{shard_id}.parquet"
 
 
+def attempts_folder(run_id: str) -> str:
+    """Return the folder of what attempts at shards wrote down while they ran."""
+    return f"{RUNS}/{run_id}/attempts"
+
+
 def predictions_name(run_id: str, run_date: date, model_version: str, number: int) -> str:
     """Return the name of a published file; partitions are written the way Hive does."""
     partition = f"run_date={run_date.isoformat()}/model_version={model_version}"

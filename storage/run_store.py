@@ -6,6 +6,7 @@ Shards are consecutive ranges of ascending ``video_id``.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -58,6 +59,12 @@ class RunHeader:
     videos_skipped: int
     """Found, but not planned: they had a terminal row, or another run had planned them."""
     schema_version: int
+    relabel: bool = False
+    """Videos that had a terminal row of the same fingerprint were planned all the same."""
+    videos_quarantined: int = 0
+    """Of those skipped, the ones that failed before and are not tried again."""
+    create_only_honoured: bool = True
+    """Whether OUT let an object be created only once, when the run was planned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +77,14 @@ class RunState:
 
 _HEADER = TypeAdapter(RunHeader)
 _RECEIPT = TypeAdapter(ShardReceipt)
+
+
+def make_shard(videos: Sequence[VideoRef], fingerprint: str) -> Shard:
+    """Return the shard of these videos, ascending by id; its id is 16 hex digits of the hash of its content."""
+    digest = hashlib.sha256(fingerprint.encode())
+    for video in videos:
+        digest.update(f"\n{video.video_id}\0{video.video_version}\0{video.uri}".encode())
+    return Shard(shard_id=digest.hexdigest()[:16], videos=tuple(videos))
 
 
 def create_plan(store: Store, header: RunHeader, shards: Sequence[Shard], config_toml: str) -> bool:
@@ -94,31 +109,29 @@ def read_header(store: Store, run_id: str) -> RunHeader:
         DamagedObject: the plan is cut or was edited.
         StorageUnavailable: there is no such run.
     """
-    name = plan_name(run_id)
-    with open_parquet(store, name) as plan:
-        try:
-            header = _HEADER.validate_json(footer(plan).get(HEADER_KEY.decode(), b""))
-        except ValidationError as error:
-            raise damaged(store, name, "not a plan of this version") from error
-        if header.run_id != run_id or header.videos != plan.metadata.num_rows:
-            raise damaged(store, name, f"the plan holds {plan.metadata.num_rows} videos of {header.videos}")
-    return header
+    with open_parquet(store, plan_name(run_id)) as plan:
+        return _header_of(store, run_id, plan)
 
 
 def iter_shards(store: Store, run_id: str) -> Iterator[Shard]:
-    """Yield the shards of a plan in order, reading a little of it at a time."""
-    shard_id = ""
-    members: list[VideoRef] = []
+    """Yield the shards of a plan in order, reading a little of it at a time.
+
+    Raises:
+        DamagedObject: the plan was edited: a shard's id is not that of its videos.
+    """
     with open_parquet(store, plan_name(run_id)) as plan:
+        fingerprint = _header_of(store, run_id, plan).fingerprint
+        shard_id = ""
+        members: list[VideoRef] = []
         for batch in plan.iter_batches(PLAN_ROWS_PER_BATCH):
             for row in batch.to_pylist():
                 if row["shard_id"] != shard_id and members:
-                    yield Shard(shard_id=shard_id, videos=tuple(members))
+                    yield _checked(store, run_id, shard_id, make_shard(members, fingerprint))
                     members = []
                 shard_id = row.pop("shard_id")
                 members.append(VideoRef(**row))
-    if members:
-        yield Shard(shard_id=shard_id, videos=tuple(members))
+        if members:
+            yield _checked(store, run_id, shard_id, make_shard(members, fingerprint))
 
 
 def list_runs(store: Store) -> tuple[RunState, ...]:
@@ -206,6 +219,23 @@ def _state_of(store: Store, run_id: str) -> RunState | None:
     if base_name(plan_name(run_id)) not in names:
         return None
     return RunState(header=read_header(store, run_id), finished=base_name(success_name(run_id)) in names)
+
+
+def _header_of(store: Store, run_id: str, plan: pq.ParquetFile) -> RunHeader:
+    name = plan_name(run_id)
+    try:
+        header = _HEADER.validate_json(footer(plan).get(HEADER_KEY.decode(), b""))
+    except ValidationError as error:
+        raise damaged(store, name, "not a plan of this version") from error
+    if header.run_id != run_id or header.videos != plan.metadata.num_rows:
+        raise damaged(store, name, f"the plan holds {plan.metadata.num_rows} videos of {header.videos}")
+    return header
+
+
+def _checked(store: Store, run_id: str, planned_id: str, shard: Shard) -> Shard:
+    if shard.shard_id != planned_id:
+        raise damaged(store, plan_name(run_id), f"the videos of shard {planned_id} are not those it was planned with")
+    return shard
 
 
 def _receipt_of(store: Store, run_id: str, shard_id: str, shard: pq.ParquetFile) -> ShardReceipt:

@@ -31,7 +31,7 @@ from storage.filesystem import Store, absolute_uri, open_store
 from storage.ledger import planned_elsewhere, without_terminal_rows
 from storage.output import check_output, check_writable
 from storage.prediction_schema import SCHEMA_VERSION
-from storage.run_store import RunHeader, RunState, create_plan, list_runs
+from storage.run_store import RunHeader, RunState, create_plan, list_runs, make_shard
 
 logger = logging.getLogger(__name__)
 
@@ -177,12 +177,12 @@ def cut_shards(videos: Sequence[VideoRef], sharding: ShardingSettings, fingerpri
         video_bytes = ASSUMED_VIDEO_BYTES if video.size_bytes is None else video.size_bytes
         full = len(members) == sharding.videos_per_shard or members_bytes + video_bytes > sharding.bytes_per_shard
         if members and full:
-            shards.append(_to_shard(members, fingerprint))
+            shards.append(make_shard(members, fingerprint))
             members, members_bytes = [], 0
         members.append(video)
         members_bytes += video_bytes
     if members:
-        shards.append(_to_shard(members, fingerprint))
+        shards.append(make_shard(members, fingerprint))
     return tuple(shards)
 
 
@@ -287,11 +287,6 @@ def _corpus_name(source: str) -> str:
     parts = [part for part in PurePosixPath(source.partition("://")[2] or source).parts if part != "/"]
     plain = [part for part in parts if not set(part) & set("*?[")]
     return PurePosixPath(plain[-1]).stem if plain else "corpus"
-
-
-def _to_shard(videos: Sequence[VideoRef], fingerprint: str) -> Shard:
-    content = "\n".join([fingerprint, *(f"{video.video_id} {video.video_version}" for video in videos)])
-    return Shard(shard_id=_hex_digest(content, 16), videos=tuple(videos))
 
 
 def _hex_digest(text: str, digits: int) -> str:

@@ -96,8 +96,8 @@ def test_what_a_finished_run_has_labeled_is_not_pending(store: Store):
 
 def test_a_run_with_a_missing_shard_is_not_published(store: Store):
     plan_run(store, "r1", SHARDS)
-    commit_shard(store, outcomes_of(SHARDS[0]), context("r1", "shard0"), NOON)
-    assert committed_shards(store, "r1") == {"shard0"}
+    commit_shard(store, outcomes_of(SHARDS[0]), context("r1", SHARDS[0].shard_id), NOON)
+    assert committed_shards(store, "r1") == {SHARDS[0].shard_id}
     with pytest.raises(RunError, match="2 of 3 shards"):
         publish_run(store, "r1")
     assert store.list("predictions") == ()
@@ -107,7 +107,7 @@ def test_a_shard_that_was_cut_in_the_bucket_is_refused_by_name(store: Store):
     plan_run(store, "r1", SHARDS)
     for shard in SHARDS:
         commit_shard(store, outcomes_of(shard), context("r1", shard.shard_id), NOON)
-    name = shard_name("r1", "shard1")
+    name = shard_name("r1", SHARDS[1].shard_id)
     cut = store.read(name)[:-20]
     store.delete(name)
     store.create(name, cut)

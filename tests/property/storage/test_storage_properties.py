@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from cdmodel.cost import ComputeCost
 from cdmodel.errors import SourceError
-from cdmodel.types import Shard, VideoFailure, VideoOutcome, VideoRef
+from cdmodel.types import VideoFailure, VideoOutcome, VideoRef
 from storage.filesystem import absolute_uri, open_store
 from storage.manifest import read_manifest_rows
 from storage.parquet import to_bytes
 from storage.prediction_schema import REPETITIVE_TEXT, SCHEMA_VERSION, RowContext, outcomes_to_table
-from storage.run_store import RunHeader, create_plan, iter_shards, read_header
+from storage.run_store import RunHeader, create_plan, iter_shards, make_shard, read_header
 from storage.uri import lies_inside, local_path, storable_uri
 
 AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -66,7 +66,7 @@ def test_no_relative_name_leads_out_of_a_manifests_folder(tmp_path: Path, name: 
 def test_a_plan_comes_back_as_it_was_frozen(videos: list[VideoRef], videos_per_shard: int):
     ordered = sorted(videos, key=lambda video: video.video_id)
     cuts = range(0, len(ordered), videos_per_shard)
-    shards = [Shard(shard_id=f"s{cut}", videos=tuple(ordered[cut : cut + videos_per_shard])) for cut in cuts]
+    shards = [make_shard(ordered[cut : cut + videos_per_shard], "f") for cut in cuts]
     header = RunHeader(
         run_id="r",
         fingerprint="f",

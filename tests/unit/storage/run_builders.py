@@ -24,7 +24,7 @@ from storage.filesystem import Store
 from storage.prediction_schema import SCHEMA_VERSION, RowContext
 from storage.publish import PublishedRun, finish_run, publish_run
 from storage.run_record import RunRecord
-from storage.run_store import RunHeader, commit_shard, create_plan
+from storage.run_store import RunHeader, commit_shard, create_plan, make_shard
 
 FINGERPRINT = "f0f0f0f0f0f0f0f0"
 RUN_DATE = date(2026, 11, 23)
@@ -141,8 +141,8 @@ def context(
     )
 
 
-def shards_of(*members: Sequence[VideoRef]) -> tuple[Shard, ...]:
-    return tuple(Shard(shard_id=f"shard{number}", videos=tuple(videos)) for number, videos in enumerate(members))
+def shards_of(*members: Sequence[VideoRef], fingerprint: str = FINGERPRINT) -> tuple[Shard, ...]:
+    return tuple(make_shard(videos, fingerprint) for videos in members)
 
 
 def header(run_id: str, shards: Sequence[Shard], *, at: datetime = NOON, fingerprint: str = FINGERPRINT) -> RunHeader:
@@ -204,7 +204,7 @@ def publish_and_finish(store: Store, run_id: str, at: datetime = NOON) -> Publis
 def finished_run(
     store: Store, run_id: str, *members: Sequence[VideoRef], at: datetime = NOON, fingerprint: str = FINGERPRINT
 ) -> PublishedRun:
-    shards = shards_of(*members)
+    shards = shards_of(*members, fingerprint=fingerprint)
     plan_run(store, run_id, shards, at=at, fingerprint=fingerprint)
     for shard in shards:
         commit(store, run_id, shard, at=at, fingerprint=fingerprint)

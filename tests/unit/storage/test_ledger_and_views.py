@@ -53,7 +53,7 @@ def test_rows_of_other_models_do_not_count(store: Store):
 def test_videos_of_an_unfinished_run_are_its_own(store: Store):
     finished_run(store, "done", [video("a")])
     plan_run(store, "open", shards_of([video("b")], [video("c")]))
-    plan_run(store, "foreign", shards_of([video("d")]), fingerprint="0" * 16)
+    plan_run(store, "foreign", shards_of([video("d")], fingerprint="0" * 16), fingerprint="0" * 16)
     assert planned_elsewhere(store, list_runs(store), FINGERPRINT) == {"b": "open", "c": "open"}
 
 

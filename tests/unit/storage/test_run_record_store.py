@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from run_builders import NOON, commit, context, finished_run, header, outcomes_of, plan_run, shards_of, video
@@ -86,6 +87,19 @@ def test_a_table_that_is_no_plan_is_refused_by_name(store: Store):
         read_header(store, "r1")
 
 
+@pytest.mark.parametrize("column", ["video_id", "uri", "video_version", "shard_id"])
+def test_a_plan_edited_by_hand_is_refused_by_name(store: Store, column: str):
+    plan_run(store, "r1", SHARDS)
+    path = Path(store.root) / plan_name("r1")
+    plan = pq.read_table(path)
+    cells = plan.column(column).to_pylist()
+    edited = plan.set_column(plan.schema.get_field_index(column), column, pa.array([*cells[:-1], "edited"]))
+    pq.write_table(edited.replace_schema_metadata(plan.schema.metadata), path)
+    with pytest.raises(DamagedObject, match="not those it was planned with") as caught:
+        list(iter_shards(store, "r1"))
+    assert caught.value.subject == str(path)
+
+
 def test_a_run_that_was_never_planned_is_unavailable(store: Store):
     with pytest.raises(StorageUnavailable, match="does not exist"):
         read_header(store, "r1")
@@ -97,12 +111,12 @@ def test_a_receipt_adds_up_what_became_of_the_videos(store: Store):
     assert (receipt.clips_planned, receipt.clips_student, receipt.clips_teacher) == (3, 2, 1)
     assert receipt.cost.wall_seconds == 2.5
     assert receipt.committed_at == NOON
-    assert read_receipt(store, "r1", "shard0") == receipt
+    assert read_receipt(store, "r1", SHARDS[0].shard_id) == receipt
 
 
 def test_the_second_attempt_adopts_the_receipt_of_the_first(store: Store):
     first = commit(store, "r1", SHARDS[0])
-    late = context("r1", "shard0", attempt_id="attempt-2")
+    late = context("r1", SHARDS[0].shard_id, attempt_id="attempt-2")
     second = commit_shard(store, outcomes_of(SHARDS[0]), late, NOON + timedelta(hours=1))
     assert second == first
     assert second.attempt_id == "attempt-1"
@@ -120,8 +134,9 @@ def test_committed_shards_are_those_whose_objects_stand(store: Store):
     assert committed_shards(store, "r1") == frozenset()
     commit(store, "r1", SHARDS[2])
     commit(store, "r1", SHARDS[0])
-    assert committed_shards(store, "r1") == {"shard0", "shard2"}
-    assert [receipt.shard_id for receipt in read_receipts(store, "r1")] == ["shard0", "shard2"]
+    assert committed_shards(store, "r1") == {SHARDS[0].shard_id, SHARDS[2].shard_id}
+    receipts = read_receipts(store, "r1")
+    assert {receipt.shard_id for receipt in receipts} == {SHARDS[0].shard_id, SHARDS[2].shard_id}
 
 
 @pytest.mark.parametrize("kept", [0, 3, 1000, -1])
@@ -130,7 +145,7 @@ def test_a_cut_shard_is_refused_by_name(store: Store, kept: int):
     path = _path(store, SHARDS[1])
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(DamagedObject) as caught:
-        read_receipt(store, "r1", "shard1")
+        read_receipt(store, "r1", SHARDS[1].shard_id)
     assert caught.value.subject == str(path)
     with pytest.raises(DamagedObject) as caught:
         publish_run(store, "r1")
@@ -156,8 +171,8 @@ def test_a_byte_flipped_in_any_column_is_found_before_publishing(store: Store):
 def test_the_rows_of_another_shard_are_refused(store: Store):
     _planned_and_committed(store)
     _path(store, SHARDS[0]).write_bytes(_path(store, SHARDS[2]).read_bytes())
-    with pytest.raises(DamagedObject, match="receipt of run r1, shard shard2"):
-        read_receipt(store, "r1", "shard0")
+    with pytest.raises(DamagedObject, match=f"receipt of run r1, shard {SHARDS[2].shard_id}"):
+        read_receipt(store, "r1", SHARDS[0].shard_id)
 
 
 def test_rows_of_other_videos_than_planned_are_refused(store: Store):

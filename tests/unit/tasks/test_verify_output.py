@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from cdmodel.cost import ComputeCost
-from cdmodel.types import Shard, VideoFailure, VideoRef
+from cdmodel.types import VideoFailure, VideoRef
 from storage.filesystem import Store, open_store
 from storage.prediction_schema import SCHEMA_VERSION, RowContext
 from storage.publish import publish_run
-from storage.run_store import RunHeader, commit_shard, create_plan
+from storage.run_store import RunHeader, commit_shard, create_plan, make_shard
 from tasks.finish_run import publish_and_record
 from tasks.verify_output import Problem, verify_output
 
@@ -26,7 +26,7 @@ def store(tmp_path: Path) -> Store:
 
 def _labeled(store: Store, run_id: str, *video_ids: str) -> None:
     videos = [VideoRef(video_id=name, uri=f"/{name}", video_version="1-1", size_bytes=1) for name in video_ids]
-    shards = [Shard(shard_id=f"shard-{video.video_id}", videos=(video,)) for video in videos]
+    shards = [make_shard([video], "f0") for video in videos]
     header = RunHeader(
         run_id=run_id,
         fingerprint="f0",
