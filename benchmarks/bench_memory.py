@@ -109,6 +109,7 @@ def label_one(video: str, out: str) -> float:
     spec = LabelingSpec(
         out=out,
         run_id="memory",
+        launch_id="memory",
         run_date=datetime.now(UTC).date(),
         corpus="memory",
         fingerprint="memory",

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
+from itertools import chain
+from uuid import uuid4
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -18,9 +20,10 @@ from cdmodel.errors import RunError
 from cdmodel.models import count_gpus
 from cdmodel.types import Shard
 from flows.config import LabelRunConfig, to_json, to_request
-from flows.dispatch import WorkerKilled, open_cluster, run_on_workers
+from flows.dispatch import Cluster, WorkerKilled, open_cluster, run_on_workers
 from flows.progress import LabelingProgress
 from flows.receipt import savings_receipt
+from storage.attempt_log import can_go_on, died_of
 from storage.filesystem import open_store
 from storage.run_record import RunRecord
 from storage.run_store import committed_shards, iter_shards
@@ -72,22 +75,17 @@ def label_stage(config: LabelRunConfig, plan: LabelingPlan) -> None:
     first = next(pending, None)
     if first is None:
         return
-    killed: list[WorkerKilled[Shard]] = []
     with (
         LabelingProgress(plan.header, shards_done=len(done)) as progress,
         open_cluster(config.cluster, count_gpus()) as cluster,
     ):
-        work = partial(label_shard, spec=_labeling_spec(config, plan, cluster.model_threads))
-        for outcome in run_on_workers(cluster, work, _keyed(plan.header.run_id, first, pending)):
-            if isinstance(outcome, WorkerKilled):
-                killed.append(outcome)
-            else:
-                progress.advance(outcome.result)
-    if killed:
+        spec = _labeling_spec(config, plan, cluster.model_threads)
+        given_up = _label_in_rounds(cluster, spec, chain([first], pending), progress)
+    if given_up:
         raise RunError(
             plan.header.run_id,
-            f"{len(killed)} shards killed every worker they were given to, the first one {killed[0].item.shard_id}; "
-            "all others are labeled and kept; run the same command again to try the rest",
+            f"{len(given_up)} shards killed every worker they were given to, the first one {given_up[0].shard_id}, "
+            "and no video was found at fault; all others are labeled and kept; run the same command again to try the rest",
         )
 
 
@@ -112,10 +110,37 @@ def report_stage(config: LabelRunConfig, record: RunRecord) -> None:
     create_table_artifact(rows, key="failed-videos", description=f"Run {record.run_id}: failed and partial videos")
 
 
-def _keyed(run_id: str, first: Shard, rest: Iterator[Shard]) -> Iterator[tuple[str, Shard]]:
-    yield f"label-{run_id}-{first.shard_id}", first
-    for shard in rest:
-        yield f"label-{run_id}-{shard.shard_id}", shard
+def _label_in_rounds(
+    cluster: Cluster, spec: LabelingSpec, shards: Iterator[Shard], progress: LabelingProgress
+) -> list[Shard]:
+    """Label all shards; one that killed its workers again as long as that names videos. Return those given up."""
+    work = partial(label_shard, spec=spec)
+    store = open_store(spec.out)
+    given_up: list[Shard] = []
+    named: dict[str, frozenset[str] | None] = {}
+    rounds = 0
+    while True:
+        rounds += 1
+        killed: list[Shard] = []
+        completed = 0
+        for outcome in run_on_workers(cluster, work, _keyed(spec.run_id, rounds, shards)):
+            if isinstance(outcome, WorkerKilled):
+                killed.append(outcome.item)
+            else:
+                completed += 1
+                progress.advance(outcome.result)
+        named_before = named
+        named = {shard.shard_id: died_of(store, spec.run_id, shard.shard_id, spec.launch_id) for shard in killed}
+        again = [shard for shard in killed if can_go_on(named[shard.shard_id], named_before.get(shard.shard_id))]
+        given_up += [shard for shard in killed if shard not in again]
+        if not again or (not completed and all(videos is None for videos in named.values())):
+            return given_up + again
+        shards = iter(again)
+
+
+def _keyed(run_id: str, number: int, shards: Iterator[Shard]) -> Iterator[tuple[str, Shard]]:
+    """Return a Dask key with each shard; every round needs its own."""
+    return ((f"label-{run_id}-{shard.shard_id}-{number}", shard) for shard in shards)
 
 
 def _labeling_spec(config: LabelRunConfig, plan: LabelingPlan, model_threads: int | None) -> LabelingSpec:
@@ -123,6 +148,7 @@ def _labeling_spec(config: LabelRunConfig, plan: LabelingPlan, model_threads: in
     return LabelingSpec(
         out=config.out,
         run_id=header.run_id,
+        launch_id=uuid4().hex[:12],
         run_date=header.run_date,
         corpus=header.corpus,
         fingerprint=header.fingerprint,

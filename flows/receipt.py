@@ -40,6 +40,8 @@ def _costs(record: RunRecord) -> list[tuple[str, str]]:
         ("time", seconds),
         ("read", f"{record.bytes_read / BYTES_PER_MB:,.1f} MB in {record.read_requests:,} requests"),
     ]
+    if record.retry_cost:
+        rows.append(("lost to workers that died", f"{record.retry_cost:.1f} s of their time"))
     return rows if record.cost_usd is None else [*rows, ("price", f"{record.cost_usd:.4f} USD")]
 
 

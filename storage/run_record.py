@@ -69,6 +69,7 @@ class RunRecord:
     speed_of_light: float | None = None
     slowest_stage: str | None = None
     retry_cost: float | None = None
+    """Wall seconds of attempts at shards that died or came too late, as far as they wrote them down."""
 
 
 _ARROW_TYPES: dict[Any, pa.DataType] = {

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from cdmodel.cost import ComputeCost, PriceTable, price_usd
 from cdmodel.types import ShardReceipt
+from storage.attempt_log import lost_seconds
 from storage.filesystem import open_store
 from storage.publish import finish_run, publish_run
 from storage.run_record import RunRecord
@@ -41,9 +42,12 @@ def publish_and_record(
     store = open_store(out)
     published = publish_run(store, run_id)
     header = read_header(store, run_id)
+    receipts = read_receipts(store, run_id)
+    winners = {receipt.shard_id: receipt.attempt_id for receipt in receipts}
     record = summarise(
         header,
-        add_up(read_receipts(store, run_id)),
+        add_up(receipts),
+        retry_cost=lost_seconds(store, run_id, winners),
         ended_at=datetime.now(UTC),
         config_json=config_json,
         code_version=code_version,
@@ -94,6 +98,7 @@ def summarise(
     config_json: str,
     code_version: str,
     prices: PriceTable | None,
+    retry_cost: float,
 ) -> RunRecord:
     """Build the run's row. Figures that this run did not measure are None."""
     return RunRecord(
@@ -118,6 +123,7 @@ def summarise(
         clips_teacher=totals.clips_teacher,
         saved_flops_share=saved_flops_share(totals.cost),
         saved_seconds_share=saved_seconds_share(totals),
+        retry_cost=retry_cost,
         cost_usd=None if prices is None else price_usd(totals.cost, prices),
         **{field.name: getattr(totals.cost, field.name) for field in fields(ComputeCost)},
     )

@@ -16,11 +16,12 @@ from cdmodel.clips import ClipSource
 from cdmodel.cost import ComputeCost, PriceTable
 from cdmodel.decode import DECODER_NAME
 from cdmodel.decode_limits import DecodeLimits
-from cdmodel.errors import VideoError
+from cdmodel.errors import VideoError, VideoKilledWorker
 from cdmodel.models import CascadeModels
 from cdmodel.pass_choice import PassChooser
 from cdmodel.sampling import ClipSampling
 from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoRef
+from storage.attempt_log import AttemptLog, open_attempt
 from storage.filesystem import open_store
 from storage.prediction_schema import RowContext
 from storage.run_store import commit_shard
@@ -29,6 +30,8 @@ from tasks.worker_models import WorkerModels, load_worker_models
 
 logger = logging.getLogger(__name__)
 
+KILLED_WORKER = "a worker died while it was labeling this video, the second one on its shard; not tried once more"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelingSpec:
@@ -36,6 +39,8 @@ class LabelingSpec:
 
     out: str
     run_id: str
+    launch_id: str
+    """The labeling stage that hands out the shards: another one for every start and resumption."""
     run_date: date
     corpus: str
     fingerprint: str
@@ -59,30 +64,48 @@ def label_shard(shard: Shard, spec: LabelingSpec) -> ShardReceipt:
         StorageUnavailable, CommitStateUnknown: the shard could not be committed; nothing of it is visible, or its
             object is complete.
     """
+    store, attempt_id = open_store(spec.out), uuid.uuid4().hex[:12]
+    log = open_attempt(store, spec.run_id, shard.shard_id, launch_id=spec.launch_id, attempt_id=attempt_id)
     prepare_decoder(spec.limits)
     models = load_worker_models(spec.models)
-    passes = PassChooser()
-    outcomes = [_label_or_fail(video, models, spec, passes) for video in shard.videos]
+    outcomes = _label_all(shard, models, spec, log)
+    log.before_commit()
     context = RowContext(
         run_id=spec.run_id,
         shard_id=shard.shard_id,
-        attempt_id=uuid.uuid4().hex[:12],
+        attempt_id=attempt_id,
         corpus=spec.corpus,
         model_version=models.model_version,
         run_date=spec.run_date,
         fingerprint=spec.fingerprint,
         prices=spec.prices,
     )
-    receipt = commit_shard(open_store(spec.out), outcomes, context, datetime.now(UTC))
+    receipt = commit_shard(store, outcomes, context, datetime.now(UTC))
+    if receipt.attempt_id != attempt_id:
+        log.lost()
     logger.info("shard committed run=%s shard=%s videos=%d", spec.run_id, shard.shard_id, receipt.videos)
     return receipt
 
 
-def _label_or_fail(video: VideoRef, models: CascadeModels, spec: LabelingSpec, passes: PassChooser) -> VideoOutcome:
+def _label_all(shard: Shard, models: CascadeModels, spec: LabelingSpec, log: AttemptLog) -> list[VideoOutcome]:
+    outcomes: list[VideoOutcome] = []
+    passes = PassChooser()
+    for video in shard.videos:
+        log.before_video(video.video_id)
+        outcomes.append(_label_or_fail(video, models, spec, passes, killed_worker=video.video_id in log.suspects))
+        log.after_video()
+    return outcomes
+
+
+def _label_or_fail(
+    video: VideoRef, models: CascadeModels, spec: LabelingSpec, passes: PassChooser, *, killed_worker: bool
+) -> VideoOutcome:
     started = time.perf_counter()
     clips: ClipSource | None = None
     outcome: VideoOutcome
     try:
+        if killed_worker:
+            raise VideoKilledWorker(video.uri, KILLED_WORKER)
         with open_clips(video, spec.sampling, spec.limits) as clips:
             outcome = label_video(video, clips, models, spec.cascade, passes)
     except VideoError as error:

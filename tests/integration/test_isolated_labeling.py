@@ -65,6 +65,7 @@ def spec(tmp_path: Path) -> LabelingSpec:
     return LabelingSpec(
         out=str(tmp_path / "out"),
         run_id="run",
+        launch_id="launch",
         run_date=date(2026, 1, 2),
         corpus="videos",
         fingerprint="f1",

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from broken_networks import BRIGHT
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 
+from cdmodel.policies import DenseTeacher
+from cdmodel.testing import encode_flat_video, encode_numbered_clips, write_tiny_bundle
 from flows.config import load_config
 from flows.label import label_corpus
 from storage.filesystem import open_store
@@ -16,6 +19,7 @@ from storage.run_record import RunRecord
 from storage.views import run_query
 from tasks.generate_corpus import generate_corpus
 from tasks.plan_run import NothingToDo
+from tasks.verify_output import verify_output
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -51,3 +55,33 @@ def test_the_flow_labels_and_leaves_receipt_progress_and_failures_on_its_page(co
     again = label_corpus(load_config(None, [], settings))
     assert isinstance(again, NothingToDo)
     assert again.videos_skipped == 6
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_videos_that_kill_workers_are_named_and_the_others_of_their_shard_are_labeled(tmp_path: Path) -> None:
+    """Two of them in one shard: more deaths than the scheduler lets a shard have."""
+    bundle, videos, out = tmp_path / "bundle", tmp_path / "videos", tmp_path / "out"
+    write_tiny_bundle(bundle, teacher_builder="broken_networks:build_deadly", policy=DenseTeacher())
+    videos.mkdir()
+    for name in ("a.mkv", "b.mkv", "c.mkv", "d.mkv"):
+        (videos / name).write_bytes(encode_numbered_clips(2))
+    for name in ("deadly-1.mkv", "deadly-2.mkv"):
+        (videos / name).write_bytes(encode_flat_video([BRIGHT] * 16, fps=8, keyframe_interval=8))
+    settings = {
+        "source": str(videos),
+        "out": str(out),
+        "cluster.workers": 1,
+        "decode.isolated": False,
+        "models.bundle": str(bundle),
+        "models.allowed_builders": ("broken_networks",),
+    }
+    record = label_corpus(load_config(None, [], settings))
+    assert isinstance(record, RunRecord)
+    assert (record.videos_labeled, record.videos_failed) == (4, 2)
+    failures = run_query(
+        open_store(str(out)), "select uri.regexp_extract('[^/]+$') as name, error_kind from failures order by name"
+    )
+    assert failures.rows == (("deadly-1.mkv", "worker_killed"), ("deadly-2.mkv", "worker_killed"))
+    assert record.retry_cost is not None
+    assert record.retry_cost > 0
+    assert verify_output(str(out)) == ()

@@ -90,18 +90,28 @@ def test_the_row_of_a_run_says_what_it_did_and_leaves_out_what_it_did_not_measur
         config_json='{"a": 1}',
         code_version="v1",
         prices=None,
+        retry_cost=1.5,
     )
+    assert record.retry_cost == 1.5
     assert (record.run_id, record.flow, record.status, record.code_version) == ("r1", "label", "completed", "v1")
     assert (record.started_at, record.ended_at) == (NOON, NOON + timedelta(minutes=1))
     assert (record.videos_planned, record.videos_labeled, record.videos_partial) == (6, 3, 2)
     assert (record.videos_failed, record.videos_skipped, record.config_json) == (1, 4, '{"a": 1}')
     assert (record.bytes_read, record.student_flops, record.gpu_seconds) == (1000, 10, 2.0)
     assert record.saved_flops_share == pytest.approx(0.6)
-    assert (record.cost_usd, record.audit_agreement, record.slowest_stage, record.retry_cost) == (None,) * 4
+    assert (record.cost_usd, record.audit_agreement, record.slowest_stage) == (None,) * 3
 
 
 def test_a_price_table_gives_the_run_its_price():
     prices = PriceTable(usd_per_gpu_hour=3600.0, usd_per_cpu_hour=360.0)
-    record = summarise(HEADER, add_up([RECEIPT]), ended_at=NOON, config_json="{}", code_version="v1", prices=prices)
+    record = summarise(
+        HEADER,
+        add_up([RECEIPT]),
+        ended_at=NOON,
+        config_json="{}",
+        code_version="v1",
+        prices=prices,
+        retry_cost=0.0,
+    )
     # 2 s of a GPU; 3 s of decoding and 3 s of the models' 5 s on a CPU.
     assert record.cost_usd == pytest.approx(2.0 + 0.6)

@@ -40,6 +40,7 @@ def spec(tmp_path, bundle) -> LabelingSpec:
     return LabelingSpec(
         out=str(tmp_path / "out"),
         run_id="run",
+        launch_id="launch",
         run_date=date(2026, 1, 2),
         corpus="videos",
         fingerprint="f1",
@@ -109,7 +110,7 @@ def test_a_worker_that_finds_another_bundle_refuses_to_label(spec, shard):
     other = replace(spec, models=replace(spec.models, model_version="m-other"))
     with pytest.raises(BundleError, match="m-other"):
         label_shard(shard, other)
-    assert not Path(spec.out).exists()
+    assert not list(Path(spec.out).rglob("*.parquet"))
 
 
 @pytest.mark.skipif(isinstance(find_gpu(), NvdecPictures), reason="this machine has a CUDA device")
