@@ -82,5 +82,5 @@ def test_a_policy_may_try_nothing_again_or_once():
 
 @pytest.mark.parametrize("wrong", [{"attempts": 0}, {"retry_kinds": ("sunspots",)}])
 def test_a_policy_that_cannot_be_is_refused(wrong: dict[str, object]):
-    with pytest.raises(ValueError, match="attempts|sunspots"):
+    with pytest.raises(ValueError, match=r"attempts|sunspots"):
         FailurePolicy(**wrong)  # type: ignore[arg-type]
