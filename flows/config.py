@@ -87,13 +87,20 @@ class LabelRunConfig(BaseModel):
         return absolute_uri(place)
 
 
-def load_config(file: Path | None, assignments: Sequence[str], arguments: Mapping[str, Any]) -> LabelRunConfig:
+def load_config(
+    file: Path | None,
+    assignments: Sequence[str],
+    arguments: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
+) -> LabelRunConfig:
     """Compose the configuration; ``arguments`` holds dotted keys, and None means not given.
+
+    ``defaults`` are the settings of another run; a table in the file replaces theirs of that name.
 
     Raises:
         ConfigError: naming the setting and what is wrong with it.
     """
-    settings = read_toml(file)
+    settings = {**(defaults or {}), **read_toml(file)}
     _assign(settings, assignments)
     for key, value in arguments.items():
         if value is not None:
