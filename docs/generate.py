@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType, UnionType
 from typing import get_args
 
-from cdmodel import aggregation, cost, decode_limits, policies, sampling, teacher_source, train_settings
+from cdmodel import aggregation, cost, decode_limits, failure_policy, policies, sampling, teacher_source, train_settings
 from cdmodel.aggregation import Aggregation
 from cdmodel.policies import PolicyChoice
 from flows import config, dispatch
@@ -24,7 +24,7 @@ from flows.config import LabelRunConfig
 from storage import corpus
 from storage.prediction_schema import describe_columns
 from storage.table_ddl import describe_ddl
-from tasks import arm_settings, compose_settings, evaluation_settings, plan_run
+from tasks import arm_settings, compose_settings, evaluation_settings, run_request, sharding
 
 DOCS = Path(__file__).parent
 
@@ -41,7 +41,9 @@ GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
     *_choices("escalation", policies, PolicyChoice),
     *_choices("aggregation", aggregation, Aggregation),
     ("[decode]", decode_limits, "DecodeLimits"),
-    ("[sharding]", plan_run, "ShardingSettings"),
+    ("[sharding]", sharding, "ShardingSettings"),
+    ("[failures]", failure_policy, "FailurePolicy"),
+    ("[retry]", run_request, "RetrySettings"),
     ("[cluster]", dispatch, "ClusterSettings"),
     ("[prices]", cost, "PriceTable"),
     ("`cdlabel train`: top level", train_settings, "TrainSettings"),

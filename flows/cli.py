@@ -11,6 +11,7 @@ from flows.archive_commands import doctor, query, status, verify
 from flows.corpus_commands import compose, generate
 from flows.label_commands import demo, label, plan
 from flows.model_commands import ablate, evaluate, train
+from flows.retry_command import retry
 
 app = typer.Typer(
     name="cdlabel",
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
-for command in (label, plan, status, verify, query, train, ablate, evaluate, generate, compose, demo, doctor):
+for command in (label, plan, retry, status, verify, query, train, ablate, evaluate, generate, compose, demo, doctor):
     app.command()(command)
 
 

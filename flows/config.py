@@ -20,13 +20,14 @@ from cdmodel.aggregation import Aggregation
 from cdmodel.cost import PriceTable
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.errors import ConfigError
+from cdmodel.failure_policy import FailurePolicy
 from cdmodel.policies import PolicyChoice
 from cdmodel.sampling import ClipSampling
 from cdmodel.setting_groups import FORBID_UNKNOWN
 from flows.dispatch import ClusterSettings
 from storage.corpus import CorpusRules
 from storage.filesystem import absolute_uri
-from tasks.plan_run import RunRequest, ShardingSettings
+from tasks.plan_run import RetrySettings, RunRequest, ShardingSettings
 
 Settings = TypeVar("Settings")
 
@@ -60,6 +61,8 @@ class LabelRunConfig(BaseModel):
         description="Name of the run; by default made from the date and the plan's content.",
     )
     relabel: bool = Field(default=False, description="Label also what has a terminal row under the same fingerprint.")
+    retry: RetrySettings | None = None
+    failures: FailurePolicy = FailurePolicy()
     corpus_name: str | None = Field(
         default=None, description="Value of the column corpus; by default SOURCE's last part."
     )
@@ -84,13 +87,20 @@ class LabelRunConfig(BaseModel):
         return absolute_uri(place)
 
 
-def load_config(file: Path | None, assignments: Sequence[str], arguments: Mapping[str, Any]) -> LabelRunConfig:
+def load_config(
+    file: Path | None,
+    assignments: Sequence[str],
+    arguments: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
+) -> LabelRunConfig:
     """Compose the configuration; ``arguments`` holds dotted keys, and None means not given.
+
+    ``defaults`` are the settings of another run; a table in the file replaces theirs of that name.
 
     Raises:
         ConfigError: naming the setting and what is wrong with it.
     """
-    settings = read_toml(file)
+    settings = {**(defaults or {}), **read_toml(file)}
     _assign(settings, assignments)
     for key, value in arguments.items():
         if value is not None:
@@ -197,6 +207,8 @@ def to_request(config: LabelRunConfig) -> RunRequest:
         relabel=config.relabel,
         config_toml=to_toml(config),
         decode_device=config.decode.device,
+        failures=config.failures,
+        retry=config.retry,
     )
 
 

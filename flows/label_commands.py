@@ -20,6 +20,7 @@ from flows.command import (
     RunId,
     Scheduler,
     Source,
+    Strict,
     Workers,
     as_lines,
     one_line_errors,
@@ -30,7 +31,7 @@ from flows.command import (
 if TYPE_CHECKING:
     from flows.config import LabelRunConfig
     from storage.run_record import RunRecord
-    from tasks.plan_run import NothingToDo
+    from tasks.plan_run import LabelingPlan, NothingToDo
 
 DEMO_VIDEOS, DEMO_SEED = 48, 2026
 DEMO_QUERIES = (
@@ -57,21 +58,13 @@ def label(
     workers: Workers = None,
     run_id: RunId = None,
     relabel: Relabel = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if a video failed.")] = False,
+    strict: Strict = False,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
     """Label the videos of SOURCE that have no row yet. An unfinished run goes on where it stopped."""
     settings = _label_config(source, out, models, config, assignments, scheduler, workers, run_id, relabel)
-    from flows.receipt import savings_receipt
-
-    record = _run_label(settings, debug)
-    if record is None:
-        show({"videos_planned": 0, "out": settings.out}, "", json_output)
-        return
-    show(asdict(record), savings_receipt(record), json_output)
-    if strict and record.videos_failed:
-        raise typer.Exit(EXIT_SOME_VIDEOS_FAILED)
+    show_record(settings, run_label(settings, debug), strict, json_output)
 
 
 @one_line_errors
@@ -94,12 +87,22 @@ def plan(
     preview = preview_run(to_request(settings))
     facts: dict[str, object]
     if isinstance(preview, NothingToDo):
-        facts = {"videos": 0, "videos_skipped": preview.videos_skipped, "shards": 0, "bytes": 0, "resumes_run": None}
+        facts = {
+            "videos": 0,
+            "videos_skipped": preview.videos_skipped,
+            "videos_quarantined": preview.videos_quarantined,
+            "videos_tried_again": 0,
+            "shards": 0,
+            "bytes": 0,
+            "resumes_run": None,
+        }
     else:
         header = preview.header
         facts = {
             "videos": header.videos,
             "videos_skipped": header.videos_skipped,
+            "videos_quarantined": header.videos_quarantined,
+            "videos_tried_again": None if preview.resumed else preview.videos_tried_again,
             "shards": header.shards,
             "bytes": header.bytes,
             "resumes_run": header.run_id if preview.resumed else None,
@@ -126,7 +129,7 @@ def demo(
         with count_bar("generate", DEMO_VIDEOS, "videos") as advance:
             generate_corpus(str(videos), videos=DEMO_VIDEOS, seed=DEMO_SEED, distractors=0.5, on_progress=advance)
     settings = _label_config(str(videos), str(out), None, None, ["cluster.workers=2"], None, None, None, False)
-    record = _run_label(settings, debug)
+    record = run_label(settings, debug)
     store = open_store(str(out))
     for title, sql in DEMO_QUERIES:
         answer = run_query(store, sql)
@@ -136,7 +139,7 @@ def demo(
     typer.echo(f'\nYour turn: cdlabel query {out} "{DEMO_QUERIES[-1][1]}"')
 
 
-def _run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
+def run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
     """Run the flow, unless there is nothing to do: finding that out needs no Prefect. None means nothing was done."""
     from flows.config import to_request
     from flows.dispatch import check_scheduler
@@ -147,13 +150,10 @@ def _run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
         say("no --models: labeling with the demo bundle, which knows kinetic scenes only")
     plan = open_run(to_request(settings))
     if isinstance(plan, NothingToDo):
-        say(_nothing(plan))
+        say(_nothing(settings, plan))
         return None
     header = plan.header
-    verb = "going on with" if plan.resumed else "starting"
-    say(
-        f"{verb} run {header.run_id}: {header.videos} videos in {header.shards} shards ({header.videos_skipped} done before)"
-    )
+    say(_opening(plan))
     from flows.embedded_prefect import use_embedded_prefect
 
     use_embedded_prefect("INFO" if debug else "CRITICAL")
@@ -164,10 +164,40 @@ def _run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
     return None if isinstance(record, NothingToDo) else record
 
 
-def _nothing(plan: NothingToDo) -> str:
+def show_record(settings: LabelRunConfig, record: RunRecord | None, strict: bool, json_output: bool) -> None:
+    """Print what a run came to, if anything was done, and end as ``--strict`` demands."""
+    from flows.receipt import savings_receipt
+
+    if record is None:
+        show({"videos_planned": 0, "out": settings.out}, "", json_output)
+        return
+    show(asdict(record), savings_receipt(record), json_output)
+    if strict and record.videos_failed:
+        raise typer.Exit(EXIT_SOME_VIDEOS_FAILED)
+
+
+def _opening(plan: LabelingPlan) -> str:
+    header = plan.header
+    verb = "going on with" if plan.resumed else "starting"
+    notes = [f"{header.videos_skipped - header.videos_quarantined} done before"]
+    if plan.videos_tried_again:
+        notes.append(f"{plan.videos_tried_again} failed before and are tried again")
+    if header.videos_quarantined:
+        notes.append(f"{header.videos_quarantined} quarantined")
+    return f"{verb} run {header.run_id}: {header.videos} videos in {header.shards} shards ({', '.join(notes)})"
+
+
+def _nothing(settings: LabelRunConfig, plan: NothingToDo) -> str:
     if plan.finished_run_id is not None:
         return f"nothing to label: run {plan.finished_run_id} is finished"
+    if settings.retry is not None and not plan.videos_skipped:
+        kinds = f" as {' or '.join(settings.retry.reasons)}" if settings.retry.reasons else ""
+        return f"nothing to retry: no video's latest row says that it failed{kinds}"
     text = f"nothing to label: all {plan.videos_skipped} videos have a row under today's models and settings"
+    if plan.videos_quarantined:
+        text += (
+            f" ({plan.videos_quarantined} failed and are quarantined; cdlabel retry {settings.out} tries them again)"
+        )
     if plan.planned_by:
         return f"{text}, or are planned by an unfinished run: finish it with --run-id {plan.planned_by[0]}"
     return f"{text}; --relabel labels them again"

@@ -14,6 +14,11 @@ def plan_name(run_id: str) -> str:
     return f"{RUNS}/{run_id}/plan.parquet"
 
 
+def decision_name(run_id: str) -> str:
+    """Return the name of the object that says whether the plan counts; see ``storage.plan_decision``."""
+    return f"{RUNS}/{run_id}/decision"
+
+
 def config_name(run_id: str) -> str:
     """Return the name of the resolved configuration."""
     return f"{RUNS}/{run_id}/config.toml"

@@ -70,6 +70,10 @@ class RunRecord:
     slowest_stage: str | None = None
     retry_cost: float | None = None
     """Wall seconds of attempts at shards that died or came too late, as far as they wrote them down."""
+    videos_quarantined: int | None = None
+    """Of those skipped, the ones that failed before and were not tried again."""
+    create_only_honoured: bool | None = None
+    """Whether OUT let an object be created only once, when the run was planned."""
 
 
 _ARROW_TYPES: dict[Any, pa.DataType] = {
@@ -80,6 +84,7 @@ _ARROW_TYPES: dict[Any, pa.DataType] = {
     float | None: pa.float64(),
     int | None: pa.int64(),
     str | None: pa.string(),
+    bool | None: pa.bool_(),
 }
 RUN_SCHEMA = pa.schema([(f.name, _ARROW_TYPES[get_type_hints(RunRecord)[f.name]]) for f in fields(RunRecord)])
 

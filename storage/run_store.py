@@ -1,6 +1,7 @@
 """A run's own record: the frozen plan, the committed shards, and who has finished.
 
-The plan's presence makes a run, a shard object's presence is its commit, the success marker's presence ends it.
+The plan's presence makes a run, unless it was withdrawn; a shard object's presence is its commit, the success marker's
+presence ends it.
 Shards are consecutive ranges of ascending ``video_id``.
 """
 
@@ -21,8 +22,9 @@ from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, Video
 from storage.filesystem import Store
 from storage.lookahead import map_ahead
 from storage.parquet import damaged, fetch_parquet, footer, open_parquet, to_bytes
+from storage.plan_decision import read_decision
 from storage.prediction_schema import REPETITIVE_TEXT, RowContext, outcomes_to_table
-from storage.run_layout import RUNS, config_name, plan_name, shard_name, shards_folder, success_name
+from storage.run_layout import RUNS, config_name, decision_name, plan_name, shard_name, shards_folder, success_name
 from storage.uri import base_name
 
 HEADER_KEY = b"cdlabel.header"
@@ -65,6 +67,8 @@ class RunHeader:
     """Of those skipped, the ones that failed before and are not tried again."""
     create_only_honoured: bool = True
     """Whether OUT let an object be created only once, when the run was planned."""
+    retry_reasons: tuple[str, ...] | None = None
+    """Of a run that labels again what failed: the kinds it was asked for, none for all; None of any other run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +139,7 @@ def iter_shards(store: Store, run_id: str) -> Iterator[Shard]:
 
 
 def list_runs(store: Store) -> tuple[RunState, ...]:
-    """Return every run that has a plan, oldest first."""
+    """Return every run that has a plan which was not withdrawn, oldest first."""
     states = map_ahead(partial(_state_of, store), store.children(RUNS))
     return tuple(sorted((run for run in states if run is not None), key=lambda run: run.header.created_at))
 
@@ -214,11 +218,15 @@ def read_shard(store: Store, run_id: str, shard: Shard) -> pa.Table:
 
 
 def _state_of(store: Store, run_id: str) -> RunState | None:
-    """Return the state of a run; None for a folder whose plan never came to stand."""
+    """Return the state of a run; None for a folder whose plan never came to stand, or was withdrawn."""
     names = store.children(f"{RUNS}/{run_id}")
     if base_name(plan_name(run_id)) not in names:
         return None
-    return RunState(header=read_header(store, run_id), finished=base_name(success_name(run_id)) in names)
+    finished = base_name(success_name(run_id)) in names
+    is_decided = base_name(decision_name(run_id)) in names
+    if is_decided and not finished and read_decision(store, run_id) == "withdrawn":
+        return None
+    return RunState(header=read_header(store, run_id), finished=finished)
 
 
 def _header_of(store: Store, run_id: str, plan: pq.ParquetFile) -> RunHeader:

@@ -118,6 +118,8 @@ def summarise(
         videos_partial=totals.videos_partial,
         videos_failed=totals.videos_failed,
         videos_skipped=header.videos_skipped,
+        videos_quarantined=header.videos_quarantined,
+        create_only_honoured=header.create_only_honoured,
         clips_planned=totals.clips_planned,
         clips_student=totals.clips_student,
         clips_teacher=totals.clips_teacher,

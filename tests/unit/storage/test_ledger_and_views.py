@@ -1,20 +1,39 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from run_builders import FINGERPRINT, MODEL_VERSION, NOON, RUN_DATE, finished_run, plan_run, shards_of, video
+from run_builders import (
+    FINGERPRINT,
+    MODEL_VERSION,
+    NOON,
+    RUN_DATE,
+    context,
+    failure,
+    finished_run,
+    plan_run,
+    prediction,
+    publish_and_finish,
+    shards_of,
+    video,
+)
 
-from cdmodel.errors import ConfigError
+from cdmodel.errors import ConfigError, ErrorKind
+from cdmodel.failure_policy import FailurePolicy
+from cdmodel.types import Damage, VideoRef
 from storage.filesystem import Store, open_store
-from storage.ledger import duplicates, planned_elsewhere, published_ids, without_terminal_rows
+from storage.ledger import WorkLeft, duplicates, failed_videos, planned_elsewhere, published_ids, work_left
 from storage.prediction_schema import PREDICTION_SCHEMA
 from storage.run_record import RUN_SCHEMA
-from storage.run_store import list_runs
+from storage.run_store import commit_shard, list_runs
 from storage.views import read_predictions, run_query
 
+DECODER = "pyav-1"
+"""Of all invented rows."""
+POLICY = FailurePolicy()
 LATER = NOON + timedelta(hours=1)
 
 
@@ -27,27 +46,90 @@ def _answer(store: Store, sql: str) -> list[tuple[object, ...]]:
     return list(run_query(store, sql).rows)
 
 
+def _left(store: Store, videos: Sequence[VideoRef], policy: FailurePolicy = POLICY) -> WorkLeft:
+    return work_left(store, videos, list_runs(store), FINGERPRINT, policy, DECODER)
+
+
 def test_without_a_run_every_video_is_left(store: Store):
     videos = [video("b"), video("a")]
-    assert without_terminal_rows(store, videos, list_runs(store), FINGERPRINT) == videos
+    assert _left(store, videos).videos == tuple(videos)
 
 
-def test_videos_with_a_row_are_skipped_failed_ones_too(store: Store):
-    finished_run(store, "r1", [video("a")], [video("b fails")])
-    videos = [video("c"), video("b fails"), video("a"), video("d")]
-    left = without_terminal_rows(store, videos, list_runs(store), FINGERPRINT)
-    assert left == [video("c"), video("d")]
+def test_videos_with_a_row_are_skipped_and_the_others_keep_their_order(store: Store):
+    finished_run(store, "r1", [video("a")], [video("b")])
+    assert _left(store, [video("c"), video("b"), video("a"), video("d")]).videos == (video("c"), video("d"))
+
+
+def test_what_failed_in_passing_is_tried_again_and_then_quarantined(store: Store):
+    videos = [video("a"), video("b fails")]
+    for night in range(3):
+        finished_run(store, f"r{night}", videos[night > 0 :], at=NOON + timedelta(days=night))
+        left = _left(store, videos)
+        again = night < 2
+        assert left.videos == ((video("b fails"),) if again else ())
+        assert (left.tried_again, left.quarantined) == (frozenset({"b fails"} if again else ()), int(not again))
+    assert _left(store, [video("b fails", version="10-2")]).quarantined == 0, "another version is another video"
+    later_decoder = work_left(store, videos, list_runs(store), FINGERPRINT, FailurePolicy(), "pyav-2")
+    assert later_decoder.tried_again == {"b fails"}
+
+
+def test_a_failure_that_is_no_passing_one_is_quarantined_at_once(store: Store):
+    finished_run(store, "r1", [video("b fails")])
+    left = _left(store, [video("b fails"), video("c")], FailurePolicy(retry_kinds=()))
+    assert (left.videos, left.quarantined) == ((video("c"),), 1)
+
+
+def test_what_was_labeled_once_is_done_whatever_came_after(store: Store):
+    finished_run(store, "r1", [video("a")])
+    shards = shards_of([video("a")])
+    plan_run(store, "r2", shards, at=LATER)
+    commit_shard(store, [failure(video("a"), LATER)], context("r2", shards[0].shard_id), LATER)
+    publish_and_finish(store, "r2", LATER)
+    left = _left(store, [video("a")])
+    assert (left.videos, left.quarantined) == ((), 0)
+
+
+@pytest.mark.parametrize(("kind", "again"), [("decode_error", False), ("storage_error", True)])
+def test_a_partial_row_is_terminal_unless_what_was_lost_may_come_back(store: Store, kind: ErrorKind, again: bool):
+    shards = shards_of([video("a")])
+    plan_run(store, "r1", shards)
+    partial = prediction(video("a"), Damage(error_kind=kind, message="lost"))
+    commit_shard(store, [partial], context("r1", shards[0].shard_id), NOON)
+    publish_and_finish(store, "r1")
+    assert bool(_left(store, [video("a")]).videos) is again
+    run = list_runs(store)[0]
+    assert failed_videos(store, [run], run, FINGERPRINT, []) == []
+    assert [found.video_id for found in failed_videos(store, [run], run, FINGERPRINT, [kind])] == ["a"]
+
+
+def test_what_failed_is_found_by_kind_until_it_is_labeled(store: Store):
+    finished_run(store, "r1", [video("a"), video("b fails"), video("c fails")])
+    run = list_runs(store)[0]
+    found = failed_videos(store, [run], run, FINGERPRINT, [])
+    assert [(of.video_id, of.uri, of.error_kind) for of in found] == [
+        ("b fails", "/videos/b fails.mp4", "not_found"),
+        ("c fails", "/videos/c fails.mp4", "not_found"),
+    ]
+    assert failed_videos(store, [run], run, FINGERPRINT, ["not_found"]) == found
+    assert failed_videos(store, [run], run, FINGERPRINT, ["unreadable"]) == []
+    shards = shards_of([video("b fails", version="10-2")])
+    plan_run(store, "r2", shards, at=LATER)
+    mended = prediction(video("b fails", version="10-2"), at=LATER)
+    commit_shard(store, [mended], context("r2", shards[0].shard_id), LATER)
+    publish_and_finish(store, "r2", LATER)
+    assert failed_videos(store, list_runs(store), run, FINGERPRINT, []) == found[1:]
+    assert _answer(store, "select video_id, status from latest where video_id = 'b fails'") == [("b fails", "labeled")]
 
 
 def test_a_changed_video_is_labeled_again(store: Store):
     finished_run(store, "r1", [video("a"), video("b")])
     videos = [video("a", version="10-2"), video("b")]
-    assert without_terminal_rows(store, videos, list_runs(store), FINGERPRINT) == videos[:1]
+    assert _left(store, videos).videos == (videos[0],)
 
 
 def test_rows_of_other_models_do_not_count(store: Store):
     finished_run(store, "r1", [video("a")], fingerprint="0" * 16)
-    assert without_terminal_rows(store, [video("a")], list_runs(store), FINGERPRINT) == [video("a")]
+    assert _left(store, [video("a")]).videos == (video("a"),)
 
 
 def test_videos_of_an_unfinished_run_are_its_own(store: Store):

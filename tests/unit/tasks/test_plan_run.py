@@ -19,6 +19,7 @@ from cdmodel.bundle import (
 from cdmodel.calibration import Calibration
 from cdmodel.cascade import CascadeSettings
 from cdmodel.cost import ComputeCost
+from cdmodel.decode import DECODER_NAME
 from cdmodel.errors import BundleError, ConfigError, OutputError, SourceError
 from cdmodel.policies import Budgeted, Certified, DenseStudent, DenseTeacher, VideoRank
 from cdmodel.risk import RiskCurve
@@ -130,7 +131,7 @@ def _label_all(request: RunRequest, plan: LabelingPlan) -> None:
                 facts=None,
                 cost=ComputeCost(),
                 device="cpu",
-                decoder="none",
+                decoder=DECODER_NAME,
                 labeled_at=header.created_at,
             )
             for video in shard.videos
@@ -201,7 +202,9 @@ def test_the_same_request_again_resumes_the_unfinished_run(wanted: RunRequest):
 
 def test_a_finished_run_leaves_nothing_to_do(wanted: RunRequest):
     _label_all(wanted, _planned(wanted))
-    assert _nothing(wanted) == NothingToDo(out=wanted.out, videos_skipped=5, finished_run_id=None, planned_by=())
+    assert _nothing(wanted) == NothingToDo(
+        out=wanted.out, videos_skipped=5, finished_run_id=None, planned_by=(), videos_quarantined=5
+    )
 
 
 def test_new_and_changed_videos_are_planned_after_a_finished_run(wanted: RunRequest):

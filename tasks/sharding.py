@@ -1,0 +1,50 @@
+"""Cut the videos of a run into shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from cdmodel.setting_groups import FORBID_UNKNOWN
+from cdmodel.types import Shard, VideoRef
+from storage.run_store import make_shard
+
+ASSUMED_VIDEO_BYTES = 8 * 2**20
+"""Stands in for a size that nobody told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardingSettings:
+    """How many videos are processed and committed together."""
+
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
+
+    videos_per_shard: int = 64
+    bytes_per_shard: int = 4 * 2**30
+    """A shard is closed before it would exceed this; one larger video is a shard of its own."""
+
+    def __post_init__(self) -> None:
+        if self.videos_per_shard < 1 or self.bytes_per_shard < 1:
+            raise ValueError("videos_per_shard and bytes_per_shard must be at least 1")
+
+
+def cut_shards(videos: Sequence[VideoRef], sharding: ShardingSettings, fingerprint: str) -> tuple[Shard, ...]:
+    """Cut the videos, in ascending order of id, into shards that follow one another.
+
+    Shards are ranges of ids, so that their objects, one after another, are already sorted for publishing.
+    """
+    shards: list[Shard] = []
+    members: list[VideoRef] = []
+    members_bytes = 0
+    for video in sorted(videos, key=lambda video: video.video_id):
+        video_bytes = ASSUMED_VIDEO_BYTES if video.size_bytes is None else video.size_bytes
+        full = len(members) == sharding.videos_per_shard or members_bytes + video_bytes > sharding.bytes_per_shard
+        if members and full:
+            shards.append(make_shard(members, fingerprint))
+            members, members_bytes = [], 0
+        members.append(video)
+        members_bytes += video_bytes
+    if members:
+        shards.append(make_shard(members, fingerprint))
+    return tuple(shards)

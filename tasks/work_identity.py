@@ -1,0 +1,88 @@
+"""What is done to each video of a run, and the fingerprint that names it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass
+
+from cdmodel.bundle import BundleManifest, model_version, read_manifest
+from cdmodel.cascade import CascadeSettings
+from cdmodel.decode_limits import DecodeDevice
+from cdmodel.errors import ConfigError
+from cdmodel.policies import Certified
+from cdmodel.policy_choice import resolve_policy
+from cdmodel.sampling import ClipSampling
+from storage.bundles import local_bundle
+from storage.prediction_schema import SCHEMA_VERSION
+from tasks.run_request import RunRequest
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """The same for every video of a run."""
+
+    fingerprint: str
+    model_version: str
+    sampling: ClipSampling
+    cascade: CascadeSettings
+
+
+def resolve_work(request: RunRequest) -> Work:
+    """Complete what the request says by what its bundle says.
+
+    Raises:
+        BundleError: the bundle is unknown or damaged.
+        ConfigError: the bundle cannot answer the request, or a certificate is asked for under other circumstances than
+            it was measured in.
+    """
+    manifest = read_manifest(local_bundle(request.bundle))
+    sampling = request.sampling or manifest.sampling
+    cascade = _choose_cascade(request, manifest)
+    return Work(
+        fingerprint=work_fingerprint(manifest, sampling, cascade, request.decode_device),
+        model_version=model_version(manifest),
+        sampling=sampling,
+        cascade=cascade,
+    )
+
+
+def work_fingerprint(
+    manifest: BundleManifest, sampling: ClipSampling, cascade: CascadeSettings, decode_device: DecodeDevice = "cpu"
+) -> str:
+    """Return the identity of the work done per video: bundle, sampling, policy, aggregation and schema.
+
+    And that a GPU may decode, where it may: its pixels are a little different, so that labels may be.
+    """
+    content = {
+        "model_version": model_version(manifest),
+        "sampling": asdict(sampling),
+        "policy": asdict(cascade.policy),
+        "aggregation": asdict(cascade.aggregation),
+        "schema_version": SCHEMA_VERSION,
+    }
+    if decode_device != "cpu":
+        content["decode_device"] = decode_device
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _choose_cascade(request: RunRequest, manifest: BundleManifest) -> CascadeSettings:
+    """Take what the request says, and the bundle's defaults for the rest."""
+    aggregation = request.aggregation or manifest.default_aggregation
+    if request.policy is None:
+        return CascadeSettings(policy=manifest.default_policy, aggregation=aggregation)
+    if isinstance(request.policy, Certified) and (
+        aggregation != manifest.default_aggregation or (request.sampling or manifest.sampling) != manifest.sampling
+    ):
+        raise ConfigError("escalation", "a certificate holds for the bundle's own sampling and aggregation; leave them")
+    if isinstance(request.policy, Certified) and request.decode_device != "cpu":
+        raise ConfigError(
+            "escalation", "a certificate holds for videos decoded on the CPU; leave decode.device at that"
+        )
+    resolved = resolve_policy(request.policy, manifest)
+    if resolved.remark:
+        logger.warning("%s", resolved.remark)
+    return CascadeSettings(policy=resolved.policy, aggregation=aggregation)
