@@ -10,10 +10,10 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "unit" / "storage"))
 
-from small_archive import Archive, Clock, open_archive  # noqa: E402
-from watched_disk import WatchedDisk  # noqa: E402
+from small_archive import Archive, Clock, open_archive
+from watched_disk import WatchedDisk
 
-from cdmodel.testing import write_tiny_bundle  # noqa: E402
+from cdmodel.testing import write_tiny_bundle
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from witness import Witness, contents_of
 import storage.filesystem
 from storage.filesystem import STAGING, open_store
 
-PAIRS = 40
+PAIRS = 25
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ What happens at a step is a ``Fate``; ``DiesAt`` kills the process there, so tha
 ``fsync`` is written down, not done: ``cut_power`` takes back what was not flushed.
 """
 
+# ruff: noqa: PTH - below pathlib: the names and descriptors that the storage layer itself sees
+
 from __future__ import annotations
 
 import errno
