@@ -8,8 +8,6 @@ What happens at a step is a ``Fate``; ``DiesAt`` kills the process there, so tha
 ``fsync`` is written down, not done: ``cut_power`` takes back what was not flushed.
 """
 
-# ruff: noqa: PTH - below pathlib: the names and descriptors that the storage layer itself sees
-
 from __future__ import annotations
 
 import errno
@@ -195,8 +193,8 @@ class WatchedDisk:
                     path.unlink(missing_ok=True)
         else:
             for name in sorted(self.unflushed_names):
-                if os.path.isfile(name) and os.stat(name).st_ino in self.unflushed_content:
-                    os.truncate(name, os.stat(name).st_size // 2)
+                if Path(name).is_file() and Path(name).stat().st_ino in self.unflushed_content:
+                    os.truncate(name, Path(name).stat().st_size // 2)
         self.forget_unflushed()
 
     def forget_unflushed(self) -> None:
@@ -303,11 +301,11 @@ class _WatchedOs:
         return getattr(os, name)
 
     def fsync(self, descriptor: int) -> None:
-        name = os.readlink(f"/proc/self/fd/{descriptor}")
-        kind = "flush folder" if os.path.isdir(name) else "fsync"
+        name = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        kind = "flush folder" if Path(name).is_dir() else "fsync"
         with self._disk.step(kind, name):
             if kind == "fsync":
                 self._disk.unflushed_content.discard(os.fstat(descriptor).st_ino)
             else:
-                for entry in [entry for entry in self._disk.unflushed_names if os.path.dirname(entry) == name]:
+                for entry in [entry for entry in self._disk.unflushed_names if str(Path(entry).parent) == name]:
                     self._disk.unflushed_names.discard(entry)
