@@ -91,22 +91,24 @@ def copy_from(source: Path) -> Callable[[BinaryIO], None]:
 
 
 def _link_new(target: Path, staged: Path, write: Callable[[BinaryIO], None]) -> bool:
-    staged.parent.mkdir(parents=True, exist_ok=True)
+    _make_folders(staged.parent)
     with staged.open("xb") as file:
         write(file)
         file.flush()
         os.fsync(file.fileno())
     _make_folders(target.parent)
+    ours = True
     try:
         target.hardlink_to(staged)
     except FileExistsError:
         # A network file system may repeat a request that had succeeded: then the file that stands there is ours.
-        return target.samefile(staged)
+        ours = target.samefile(staged)
     try:
+        # Also for another's file: whoever linked it may have died before this, and the caller will build on it.
         _flush_folder(target.parent)
     except OSError as error:
         raise CommitStateUnknown(str(target), f"the folder could not be flushed ({error.strerror})") from error
-    return True
+    return ours
 
 
 def _make_folders(folder: Path) -> None:

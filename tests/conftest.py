@@ -10,7 +10,7 @@ import pytest
 from flows.embedded_prefect import use_embedded_prefect
 
 ROOT = Path(__file__).parent.parent
-FAST_PLACES = ("unit", "property", "regressions", "test_architecture.py")
+FAST_PLACES = ("unit", "property", "regressions", "faults", "test_architecture.py")
 
 use_embedded_prefect("CRITICAL")
 

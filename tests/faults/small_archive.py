@@ -1,0 +1,158 @@
+"""A small archive and the label command on it, in one process: what the flow does, without Prefect and Dask."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from run_builders import failure, prediction
+
+import tasks.finish_run
+import tasks.plan_run
+from cdmodel.types import Shard, VideoOutcome, VideoRef
+from storage.corpus import CorpusRules
+from storage.filesystem import open_store
+from storage.prediction_schema import RowContext
+from storage.run_record import RunRecord
+from storage.run_store import RunHeader, commit_shard, committed_shards, iter_shards
+from tasks.finish_run import publish_and_record
+from tasks.plan_run import LabelingPlan, NothingToDo, RunRequest, ShardingSettings, open_run
+
+START = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+class Clock:
+    """The clock of the tasks. It stands still unless it is set, so that the same run writes the same bytes."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def advance(self, step: timedelta) -> None:
+        self.now += step
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let the tasks read this clock."""
+        clock = self
+
+        class ClockDatetime(datetime):
+            @classmethod
+            def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+                return clock.now
+
+        monkeypatch.setattr(tasks.plan_run, "datetime", ClockDatetime)
+        monkeypatch.setattr(tasks.finish_run, "datetime", ClockDatetime)
+
+
+@dataclass
+class Archive:
+    """A folder of videos, and an OUT. Every command is an attempt of its own, and its rows say which."""
+
+    films: Path
+    request: RunRequest
+    clock: Clock
+    attempts: int = 0
+
+    @property
+    def out(self) -> str:
+        return self.request.out
+
+    def at(self, out: str) -> Archive:
+        """Return the same archive labeled into another OUT."""
+        return replace(self, request=replace(self.request, out=out))
+
+    def copied(self, name: str) -> Archive:
+        """Return the same archive with a copy of its OUT; what is done to one does nothing to the other."""
+        other = self.at(str(Path(self.out).with_name(name)))
+        shutil.copytree(self.out, other.out)
+        return other
+
+    def add(self, name: str, content: bytes = b"video") -> None:
+        """Put a new video into the archive, or another version of one."""
+        (self.films / f"{name}.mp4").write_bytes(content)
+
+    def label(self) -> RunRecord | NothingToDo:
+        """Do what ``cdlabel label`` does, once."""
+        plan = self.open()
+        if isinstance(plan, NothingToDo):
+            return plan
+        self.label_pending(plan.header)
+        return self.publish(plan.header.run_id)
+
+    def label_until_done(self) -> None:
+        """Run the command until there is nothing left to do."""
+        for _ in range(3):
+            if isinstance(self.label(), NothingToDo):
+                return
+        raise AssertionError("three commands in a row found something to do")
+
+    def open(self) -> LabelingPlan | NothingToDo:
+        return open_run(self.request)
+
+    def label_pending(self, header: RunHeader) -> None:
+        """Label the shards that are not committed."""
+        store = open_store(self.out)
+        attempt = self.next_attempt()
+        done = committed_shards(store, header.run_id)
+        for shard in iter_shards(store, header.run_id):
+            if shard.shard_id not in done:
+                commit_shard(store, self.outcomes(shard, attempt), self.context(header, shard, attempt), self.clock.now)
+
+    def publish(self, run_id: str) -> RunRecord:
+        return publish_and_record(self.out, run_id, config_json="{}", code_version="0", prices=None)
+
+    def next_attempt(self) -> int:
+        self.attempts += 1
+        return self.attempts
+
+    def outcomes(self, shard: Shard, attempt: int) -> list[VideoOutcome]:
+        """Label a shard's videos, each attempt a little differently; the one called "broken" fails."""
+        return [self._outcome(video, attempt) for video in shard.videos]
+
+    def context(self, header: RunHeader, shard: Shard, attempt: int) -> RowContext:
+        return RowContext(
+            run_id=header.run_id,
+            shard_id=shard.shard_id,
+            attempt_id=f"attempt-{attempt}",
+            corpus=header.corpus,
+            model_version=header.model_version,
+            run_date=header.run_date,
+            fingerprint=header.fingerprint,
+            prices=None,
+        )
+
+    def _outcome(self, video: VideoRef, attempt: int) -> VideoOutcome:
+        if video.uri.endswith("broken.mp4"):
+            return failure(video, self.clock.now)
+        return replace(prediction(video, at=self.clock.now), student_confidence=score_of(attempt))
+
+
+def score_of(attempt: int) -> float:
+    """Return the confidence in every row of an attempt; exact in float32."""
+    return attempt / 1024
+
+
+def open_archive(folder: Path, bundle: Path, clock: Clock) -> Archive:
+    """Return an archive of four videos, in shards of two."""
+    films = folder / "films"
+    films.mkdir()
+    request = RunRequest(
+        source=str(films),
+        out=str(folder / "out"),
+        corpus=None,
+        corpus_rules=CorpusRules(),
+        bundle=str(bundle),
+        sampling=None,
+        policy=None,
+        aggregation=None,
+        sharding=ShardingSettings(videos_per_shard=2),
+        run_id=None,
+        relabel=False,
+        config_toml="# settings\n",
+    )
+    archive = Archive(films=films, request=request, clock=clock)
+    for name in ("a", "b", "broken", "c"):
+        archive.add(name)
+    return archive
