@@ -21,9 +21,10 @@ from run_builders import (
 
 from cdmodel.bundle import BUNDLE_FILES
 from cdmodel.errors import BundleError, DamagedObject, RunError, StorageUnavailable
+from cdmodel.failure_policy import FailurePolicy
 from storage.bundles import local_bundle
 from storage.filesystem import Store, open_store
-from storage.ledger import without_terminal_rows
+from storage.ledger import work_left
 from storage.publish import publish_run
 from storage.run_layout import shard_name
 from storage.run_store import commit_shard, committed_shards, list_runs, read_receipts
@@ -90,8 +91,8 @@ def test_a_bucket_without_runs_answers_with_no_rows(store: Store):
 def test_what_a_finished_run_has_labeled_is_not_pending(store: Store):
     finished_run(store, "r1", [video("a"), video("b")])
     found = [video("a"), video("b", version="changed"), video("c")]
-    pending = without_terminal_rows(store, found, list_runs(store), FINGERPRINT)
-    assert pending == found[1:]
+    left = work_left(store, found, list_runs(store), FINGERPRINT, FailurePolicy(), "pyav-1")
+    assert left.videos == tuple(found[1:])
 
 
 def test_a_run_with_a_missing_shard_is_not_published(store: Store):
