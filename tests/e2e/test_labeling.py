@@ -105,21 +105,20 @@ def test_a_killed_run_goes_on_without_redoing_what_is_committed(
 
 
 def test_through_s3_the_rows_are_the_same(
-    labeled: tuple[Path, Any], cdlabel: Cdlabel, corpus: Path, rows: Rows, s3: dict[str, str]
+    labeled: tuple[Path, Any], cdlabel: Cdlabel, corpus: Path, rows: Rows, s3: dict[str, str], archive: str
 ) -> None:
     out, _ = labeled
     store = s3fs.S3FileSystem(
         endpoint_url=s3["AWS_ENDPOINT_URL"], key=s3["AWS_ACCESS_KEY_ID"], secret=s3["AWS_SECRET_ACCESS_KEY"]
     )
-    store.mkdir("archive")
-    store.put(str(corpus / "videos") + "/", "archive/videos/", recursive=True)
-    cdlabel("label", "s3://archive/videos", "--out", "s3://archive/out", *SMALL_SHARDS, **s3)
+    store.put(str(corpus / "videos") + "/", f"{archive}/videos/", recursive=True)
+    cdlabel("label", f"s3://{archive}/videos", "--out", f"s3://{archive}/out", *SMALL_SHARDS, **s3)
     sql = (
         "select uri.regexp_extract('[^/]+$') as name, status, error_kind, label, confidence, decided_by, clips, "
         "frames_decoded, student_flops, teacher_flops from predictions order by name"
     )
-    assert rows("s3://archive/out", sql, **s3) == rows(out, sql)
-    assert cdlabel("verify", "s3://archive/out", **s3).stdout.strip() == "ok"
+    assert rows(f"s3://{archive}/out", sql, **s3) == rows(out, sql)
+    assert cdlabel("verify", f"s3://{archive}/out", **s3).stdout.strip() == "ok"
 
 
 @pytest.mark.parametrize(("part", "failed"), [("actions", False), ("nasty", True)])
