@@ -20,9 +20,7 @@ IS_REAL = bool(os.environ.get(NAMED))
 def s3_endpoint() -> Iterator[dict[str, str]]:
     """Yield what the environment of a process must hold for it to find the server."""
     if IS_REAL:
-        yield _environment(
-            os.environ[NAMED], os.environ["CDLABEL_TEST_S3_KEY"], os.environ["CDLABEL_TEST_S3_SECRET"]
-        )
+        yield _environment(os.environ[NAMED], os.environ["CDLABEL_TEST_S3_KEY"], os.environ["CDLABEL_TEST_S3_SECRET"])
         return
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
