@@ -44,12 +44,14 @@ class AimedProxy:
     faults: tuple[Fault, ...] = ()
     """One of these befalls them."""
     skip: int = 0
-    """Requests of these kinds that pass before the first is spoiled."""
+    """Requests of each of these kinds that pass before the first is spoiled."""
     limit: int | None = None
-    """Requests to be spoiled; None is all that follow."""
+    """Requests of each kind to be spoiled; None is all that follow."""
     share: float = 1.0
     """Of the requests that could be spoiled, so many are, drawn by lot."""
     lot: random.Random = field(default_factory=lambda: random.Random(0))
+    met: Counter[Kind] = field(default_factory=Counter)
+    """Requests since it was aimed."""
     seen: Counter[Kind] = field(default_factory=Counter)
     spoiled: Counter[tuple[Kind, Fault]] = field(default_factory=Counter)
     stopped: threading.Event = field(default_factory=threading.Event)
@@ -63,6 +65,7 @@ class AimedProxy:
         """Let faults befall requests of these kinds from now on."""
         with self.lock:
             self.kinds, self.faults, self.skip, self.limit, self.share = frozenset(at), faults, skip, limit, 1.0
+            self.met.clear()
 
     def storm(self, share: float, seed: int, *faults: Fault) -> None:
         """Let any of the faults befall any request with this probability."""
@@ -78,15 +81,14 @@ class AimedProxy:
     def next_fault(self, kind: Kind) -> Fault | None:
         with self.lock:
             self.seen[kind] += 1
-            if kind not in self.kinds or not self.faults or self.limit == 0:
+            self.met[kind] += 1
+            number = self.met[kind] - self.skip
+            if kind not in self.kinds or not self.faults or number < 1:
                 return None
-            if self.skip:
-                self.skip -= 1
+            if self.limit is not None and number > self.limit:
                 return None
             if self.share < 1.0 and self.lot.random() >= self.share:
                 return None
-            if self.limit is not None:
-                self.limit -= 1
             fault = self.lot.choice(self.faults)
             self.spoiled[kind, fault] += 1
             return fault
