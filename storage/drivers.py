@@ -166,7 +166,9 @@ def reason_of(error: BaseException) -> str:
 def one_line(error: BaseException) -> str:
     """Return one line about an error: its message names the endpoint and the operation, never a secret."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    if text in ("", "None"):  # an answer without a message
+        text = _code_of(error) or type(error).__name__
+    return " ".join(text.split())
 
 
 def require_bucket(filesystem: Any, path: str) -> None:

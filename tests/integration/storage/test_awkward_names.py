@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from run_builders import finished_run
-from s3_endpoint import s3_client
+from s3_endpoint import IS_REAL, s3_client
 
 from storage.corpus import CorpusRules, list_videos
 from storage.filesystem import open_store
@@ -16,7 +16,6 @@ KEYS = (
     "plain.mp4",
     "a b  c.mp4",
     'it\'s "quoted" `so`.mp4',
-    "two\nlines\tand a tab.mp4",
     "100%+1%20&a=b;c?d#e.mp4",
     "%2e%2e%2fup.mp4",
     "Käse 日本 🎬.mp4",
@@ -24,6 +23,7 @@ KEYS = (
     "run_date=2020-01-01/model_version=x/a.mp4",
     "back\\slash.mp4",
     "//twice.mp4",
+    *(["two\nlines\tand a tab.mp4"] if IS_REAL else []),  # moto knows no such path
 )
 PREFIXES = ("out", "my 'films' \"2\" a=b/run_date=1 #?%41+", "日本/100%")
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from aimed_proxy import AimedProxy, Fault, proxy_before
+from aimed_proxy import AimedProxy, proxy_before
 from botocore.retries.standard import ExponentialBackoff
 from run_builders import NOON, context, outcomes_of, plan_run, publish_and_finish, shards_of, video
+from s3_endpoint import IS_REAL
 
 from cdmodel.errors import OutputError, StorageUnavailable
 from storage import filesystem
@@ -19,7 +20,10 @@ from storage.views import run_query
 from tasks.verify_output import verify_output
 
 SHARDS = shards_of([video("a"), video("b fails")], [video("c")])
-DEAF: tuple[Fault, ...] = ("no condition", "501")
+UNALTERED = pytest.mark.skipif(
+    IS_REAL, reason="a server that checks signatures takes no request that was altered on its way"
+)
+DEAF = (pytest.param("no condition", marks=UNALTERED), "501")
 
 
 @pytest.fixture
@@ -93,6 +97,7 @@ def test_two_attempts_after_one_another_leave_each_video_one_row(deaf_store: Sto
     assert verify_output(deaf_store.root) == ()
 
 
+@UNALTERED
 def test_a_late_attempt_replaces_whole_objects_at_most_and_never_what_is_published(store: Store, proxy: AimedProxy):
     proxy.aim("no condition", at=("put new",))
     plan_run(store, "r1", SHARDS)
