@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import s3fs
+from aimed_proxy import proxy_before
 
 Cdlabel = Callable[..., subprocess.CompletedProcess[str]]
 Rows = Callable[..., list[dict[str, Any]]]
@@ -112,7 +113,13 @@ def test_through_s3_the_rows_are_the_same(
         endpoint_url=s3["AWS_ENDPOINT_URL"], key=s3["AWS_ACCESS_KEY_ID"], secret=s3["AWS_SECRET_ACCESS_KEY"]
     )
     store.put(str(corpus / "videos") + "/", f"{archive}/videos/", recursive=True)
-    cdlabel("label", f"s3://{archive}/videos", "--out", f"s3://{archive}/out", *SMALL_SHARDS, **s3)
+    label = ("label", f"s3://{archive}/videos", "--out", f"s3://{archive}/out", *SMALL_SHARDS)
+    with proxy_before(s3["AWS_ENDPOINT_URL"]) as proxy:
+        # The plan and a shard come to stand, then the bucket can no longer be written.
+        proxy.aim("403", at=("put new",), skip=5)
+        refused = cdlabel(*label, expect=1, **s3 | {"AWS_ENDPOINT_URL": proxy.endpoint})
+    assert "access denied" in refused.stderr
+    assert "going on with" in cdlabel(*label, **s3).stderr
     sql = (
         "select uri.regexp_extract('[^/]+$') as name, status, error_kind, label, confidence, decided_by, clips, "
         "frames_decoded, student_flops, teacher_flops from predictions order by name"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,3 +37,13 @@ def bucket(s3_environment: dict[str, str]) -> Iterator[str]:
     """The URL of an empty bucket."""
     with new_bucket(s3_environment) as name:
         yield f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def fault_proxy() -> Path:
+    """The proxy that spoils every n-th request to a real server; its tests are skipped where it is absent."""
+    beside = Path(__file__).parents[4] / "shared" / "s3" / "faultproxy.py"
+    path = Path(os.environ.get("CDLABEL_TEST_FAULT_PROXY") or beside)
+    if not path.is_file():
+        pytest.skip(f"no fault proxy at {path}; set CDLABEL_TEST_FAULT_PROXY")
+    return path

@@ -17,6 +17,7 @@ from storage.filesystem import Store, open_store, probe
 from storage.output import check_writable
 from storage.run_store import commit_shard, read_receipt
 from storage.views import run_query
+from tasks.check_environment import check_environment
 from tasks.verify_output import verify_output
 
 SHARDS = shards_of([video("a"), video("b fails")], [video("c")])
@@ -57,6 +58,13 @@ def test_a_server_that_does_not_hold_to_conditions_is_found_out(deaf_store: Stor
     assert not probe(deaf_store)
     assert not check_writable(deaf_store)
     assert deaf_store.list() == ()
+
+
+def test_the_doctor_says_so(store: Store, proxy: AimedProxy):
+    proxy.aim("501", at=("put new",))
+    (output,) = (check for check in check_environment(store.root, "no-such-bundle") if check.name == "output")
+    assert output.ok
+    assert output.detail == f"{store.root} can be written, create-only writes are NOT honoured"
 
 
 def test_a_probe_that_fails_is_no_answer(store: Store, proxy: AimedProxy):

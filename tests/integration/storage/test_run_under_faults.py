@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from aimed_proxy import PASSING, AimedProxy, Fault, Kind, proxy_before
 from botocore.retries.standard import ExponentialBackoff
 from run_builders import NOON, context, header, outcomes_of, record_of, shards_of, video
-from s3_endpoint import s3_client
+from s3_endpoint import IS_REAL, s3_client
+from spoiled_line import spoiled_line
 
 from cdmodel.errors import CommitStateUnknown, LabelingError, OutputError, StorageUnavailable
 from storage import drivers, filesystem
@@ -24,7 +26,7 @@ SHARDS = shards_of([video("a"), video("b fails")], [video("c")])
 PLANNED = (("a", "labeled"), ("b fails", "failed"), ("c", "labeled"))
 RUN_KINDS: tuple[Kind, ...] = ("list", "head", "get", "get range", "put new", "delete")
 """All that a run asks of a store that honours conditional writes."""
-SOON_SECONDS = 10.0
+SOON_SECONDS = 30.0 if IS_REAL else 10.0
 ANSWER_LOST: tuple[Fault, ...] = ("reset after", "cut", "stall")
 """Faults of a request that the server has carried out."""
 Objects = dict[str, str]
@@ -117,6 +119,21 @@ def test_a_storm_of_faults_delays_runs_and_spoils_nothing(
             columns=("run_id", "count_star()", "count(DISTINCT video_id)"), rows=tuple((run, 3, 3) for run in runs)
         )
     )
+
+
+@pytest.mark.skipif(not IS_REAL, reason="against a real server only: make test-s3")
+@pytest.mark.parametrize("mode", ["503", "reset", "cut"])
+def test_behind_a_line_that_spoils_every_third_request_a_run_completes(
+    mode: str, fault_proxy: Path, bucket: str, s3_server: str, monkeypatch: pytest.MonkeyPatch
+):
+    with spoiled_line(fault_proxy, s3_server, mode, every=3) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        store = open_store(f"{bucket}/out")
+        for _ in range(10):
+            if _error_of_run(store, "r1") is None:
+                break
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    _run(open_store(f"{bucket}/out"), "r1")
 
 
 def test_a_fault_while_sql_is_answered_is_the_stores_and_not_the_querys(store: Store, proxy: AimedProxy):
