@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test check fix bench docs clean
+.PHONY: setup demo test test-s3 check fix bench docs clean
 
 setup: $(STAMP)
 
@@ -24,6 +24,11 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 test: setup
 	$(PYTEST)
+
+# What goes through S3, against a real server instead of the one in Python: see tests/with_s3_server.sh.
+test-s3: setup
+	OMP_NUM_THREADS=1 sh tests/with_s3_server.sh $(BIN)/pytest tests/integration/storage tests/e2e/test_labeling.py \
+		-k "storage or through_s3 or bucket"
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, cast
 
 import fsspec
 
@@ -15,8 +16,13 @@ from storage.uri import split_url
 CONNECT_TIMEOUT_SECONDS = 3
 READ_TIMEOUT_SECONDS = 30
 REQUEST_ATTEMPTS = 3
-BODY_ATTEMPTS = 3
-"""Times that a request is repeated whose answer broke off half way."""
+BODY_ATTEMPTS = 2
+"""Times that a request is made, each with its own attempts, whose answer breaks off half way. They multiply: a server that
+accepts and never answers holds up a read for six times READ_TIMEOUT_SECONDS, everything else for three times."""
+SINGLE_PUT_BYTES = 2 * 2**30
+"""Below this an object is one request: not every server honours create-only on multipart uploads."""
+
+PutMode = Literal["create", "overwrite"]
 
 
 def filesystem_of(uri: str) -> Any:
@@ -45,6 +51,21 @@ def path_in_filesystem(uri: str) -> str:
 def open_remote(filesystem: Any, path: str, block_bytes: int) -> Any:
     """Open a file for reading in ranges, each with ``block_bytes`` read ahead."""
     return filesystem.open(path, "rb", block_size=block_bytes, cache_type="readahead")
+
+
+def read_whole(filesystem: Any, path: str) -> bytes:
+    """Return an object by one request, asked again if the answer breaks off.
+
+    Left to itself, the driver of S3 looks the size up first, and does not repeat a part of a large object.
+    """
+    one_request = {"max_concurrency": 1} if "s3" in protocols_of(filesystem) else {}
+    return cast("bytes", filesystem.cat_file(path, **one_request))
+
+
+def put_whole(filesystem: Any, path: str, data: bytes, mode: PutMode) -> None:
+    """Write an object by one request; with ``create``, on the condition that none stands there."""
+    one_request = {"chunksize": SINGLE_PUT_BYTES} if "s3" in protocols_of(filesystem) else {}
+    filesystem.pipe_file(path, data, mode=mode, **one_request)
 
 
 def info_version(info: dict[str, Any]) -> str:
@@ -100,24 +121,70 @@ def protocols_of(filesystem: Any) -> tuple[str, ...]:
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
 
+def is_busy(error: BaseException) -> bool:
+    """Tell whether the server asks to come again: it is busy, or another write to the same name is under way."""
+    return getattr(error, "errno", None) == errno.EBUSY or _code_of(error) == "ConditionalRequestConflict"
+
+
+def is_not_implemented(error: BaseException) -> bool:
+    """Tell whether the server does not know what was asked of it: conditions, where an object was to be created."""
+    return getattr(error, "errno", None) == errno.ENOSYS
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether the server has turned down the condition of a write: it was not met, or is not known."""
+    return (
+        isinstance(error, FileExistsError)
+        or _code_of(error) in ("PreconditionFailed", "412")
+        or is_not_implemented(error)
+    )
+
+
+def names_missing_bucket(error: BaseException) -> bool:
+    """Tell whether the bucket is missing, and not merely an object in it."""
+    return isinstance(error, _MissingBucket) or _code_of(error) == "NoSuchBucket"
+
+
 def unavailable(uri: str, error: BaseException) -> StorageUnavailable:
     """Return our error for a driver's."""
+    return StorageUnavailable(uri, reason_of(error))
+
+
+def reason_of(error: BaseException) -> str:
+    """Return one line about what a driver raised."""
     match error:
+        case FileNotFoundError() if names_missing_bucket(error):
+            return "its bucket does not exist"
         case FileNotFoundError():
-            return StorageUnavailable(uri, "does not exist")
+            return "does not exist"
         case PermissionError():
-            return StorageUnavailable(uri, f"access denied ({one_line(error)})")
+            return f"access denied ({one_line(error)})"
         case _:
-            return StorageUnavailable(uri, f"the store failed: {one_line(error)}")
+            return f"the store failed: {one_line(error)}"
 
 
 def one_line(error: BaseException) -> str:
     """Return one line about an error: its message names the endpoint and the operation, never a secret."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    if text in ("", "None"):  # an answer without a message
+        text = _code_of(error) or type(error).__name__
+    return " ".join(text.split())
 
 
 def require_bucket(filesystem: Any, path: str) -> None:
     """Raise FileNotFoundError where the bucket itself is missing, which an empty listing does not say."""
     if "s3" in protocols_of(filesystem):
-        filesystem.info(path.partition("/")[0])
+        try:
+            filesystem.info(path.partition("/")[0])
+        except FileNotFoundError as error:
+            raise _MissingBucket(*error.args) from error
+
+
+class _MissingBucket(FileNotFoundError):
+    """No such bucket."""
+
+
+def _code_of(error: BaseException) -> str | None:
+    """Return how the server called it, where the driver has kept that."""
+    response = getattr(error.__cause__, "response", None)
+    return response["Error"].get("Code") if isinstance(response, dict) else None

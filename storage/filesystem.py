@@ -6,7 +6,6 @@ Settings of S3 (endpoint, credentials, region) come from the environment and the
 
 from __future__ import annotations
 
-import errno
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,12 +15,18 @@ from typing import Any, BinaryIO, cast
 
 from cdmodel.errors import CommitStateUnknown, StorageUnavailable
 from storage.drivers import (
+    PutMode,
     filesystem_of,
     info_version,
-    one_line,
+    is_busy,
+    is_not_implemented,
+    is_refusal,
+    names_missing_bucket,
     open_remote,
     path_in_filesystem,
-    protocols_of,
+    put_whole,
+    read_whole,
+    reason_of,
     require_bucket,
     store_errors,
     translated_errors,
@@ -36,9 +41,9 @@ __all__ = ["Store", "StoredObject", "absolute_uri", "open_store", "probe"]
 STAGING = ".staging"
 """Where a local store keeps what is not finished: beside the tables, never inside them."""
 BUSY_ATTEMPTS = 3
-"""Times that a create is tried which the server put off because of another one under way."""
-SINGLE_PUT_BYTES = 2 * 2**30
-"""Below this an object is one request: not every server honours create-only on multipart uploads."""
+"""Times that a create is tried which the server put off: it is busy, or another one is under way."""
+BUSY_SECONDS = 0.2
+"""Waited before the second of them, then twice as long each time."""
 RANGE_BLOCK_BYTES = 2**18
 """Read ahead of what a Parquet reader asks for."""
 
@@ -79,7 +84,7 @@ class Store:
             StorageUnavailable: there is no such object, or the store does not give it.
         """
         with translated_errors(self.uri_of(name)):
-            return cast("bytes", self.filesystem.cat_file(self._path(name)))
+            return read_whole(self.filesystem, self._path(name))
 
     def open(self, name: str) -> BinaryIO:
         """Open an object for reading in ranges.
@@ -134,7 +139,8 @@ class Store:
     def create(self, name: str, data: bytes) -> bool:
         """Create an object with all its bytes at once; True if it is ours, False if another one stands there.
 
-        Of two attempts at the same time one wins, where the server honours create-only writes (see ``probe``).
+        Of two attempts at the same time one wins, where the server honours create-only writes (see ``probe``). Where it
+        ignores the condition the later one replaces the earlier; where it does not know it, the earlier one is looked for.
 
         Raises:
             StorageUnavailable: nothing was created.
@@ -142,16 +148,20 @@ class Store:
         """
         if self.staging is not None:
             return create_durably(Path(self._path(name)), self.staging, lambda file: _write(file, data))
+        mode: PutMode = "create"
         for attempt in range(BUSY_ATTEMPTS):
             try:
-                self._put_new(self._path(name), data)
+                put_whole(self.filesystem, self._path(name), data, mode)
             except store_errors() as error:
                 created = self._look_after(name, data, error)
                 if created is not None:
                     return created
-                if getattr(error, "errno", None) != errno.EBUSY or attempt + 1 == BUSY_ATTEMPTS:
+                if mode == "create" and is_not_implemented(error):
+                    mode = "overwrite"
+                elif is_busy(error) and attempt + 1 < BUSY_ATTEMPTS:
+                    time.sleep(BUSY_SECONDS * 2**attempt)
+                else:
                     raise unavailable(self.uri_of(name), error) from error
-                time.sleep(0.2 * 2**attempt)
             else:
                 return True
         raise AssertionError("unreachable")
@@ -181,18 +191,16 @@ class Store:
         with translated_errors(self.uri_of(name)):
             try:
                 info = self.filesystem.info(self._path(name))
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if names_missing_bucket(error):
+                    raise
                 return None
         return int(info["size"]) if info["type"] == "file" else None
 
-    def _put_new(self, path: str, data: bytes) -> None:
-        if "s3" in protocols_of(self.filesystem):
-            self.filesystem.pipe_file(path, data, mode="create", chunksize=SINGLE_PUT_BYTES)
-        else:
-            self.filesystem.pipe_file(path, data, mode="create")
-
     def _look_after(self, name: str, data: bytes, error: BaseException) -> bool | None:
         """Find out what a failed create left: ours, another's, or (None) nothing. Servers differ in how they say so."""
+        if isinstance(error, FileNotFoundError):
+            return None  # said of a write, it means the bucket
         try:
             size = self._size(name)
             if size is None:
@@ -201,7 +209,7 @@ class Store:
             return size == len(data) and self.read(name) == data
         except StorageUnavailable as blind:
             raise CommitStateUnknown(
-                self.uri_of(name), f"the write failed ({one_line(error)}) and its outcome cannot be looked at"
+                self.uri_of(name), f"the write failed ({reason_of(error)}) and its outcome cannot be looked at"
             ) from blind
 
 
@@ -225,9 +233,16 @@ def probe(store: Store) -> bool:
     if store.staging is not None:
         return True
     name = f"{STAGING}/probe-{uuid.uuid4().hex}"
+    uri = store.uri_of(name)
     try:
         store.create(name, b"first")
-        return not store.create(name, b"second") and store.read(name) == b"first"
+        try:
+            put_whole(store.filesystem, path_in_filesystem(uri), b"second", "create")
+        except store_errors() as error:
+            if not is_refusal(error):
+                raise unavailable(uri, error) from error
+            return not is_not_implemented(error) and store.read(name) == b"first"
+        return False
     finally:
         store.delete(name)
 

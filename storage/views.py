@@ -5,7 +5,8 @@ The views read what finished runs have published, by name, so a run that is bein
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from cdmodel.errors import ConfigError, DamagedObject
+from cdmodel.errors import ConfigError, DamagedObject, StorageUnavailable
 from storage.filesystem import Store, open_store
 from storage.lookahead import map_ahead
 from storage.parquet import open_parquet
@@ -65,8 +66,9 @@ def connect_views(store: Store) -> duckdb.DuckDBPyConnection:
     rows = [run_row_name(run.header.run_id) for run in finished]
     _create_view(connection, store, "predictions", _published_names(store, finished), PREDICTION_SCHEMA)
     _create_view(connection, store, "runs", rows, RUN_SCHEMA)
-    for statement in _DERIVED_VIEWS:
-        connection.execute(statement)
+    with _store_failures(store):
+        for statement in _DERIVED_VIEWS:
+            connection.execute(statement)
     return connection
 
 
@@ -100,9 +102,10 @@ def run_query(store: Store, sql: str) -> QueryResult:
             text = sql.encode("utf-8", "backslashreplace").decode()
             if not connection.extract_statements(text):
                 raise ConfigError("SQL", "is empty; try: select label, count(*) from latest group by label")
-            answer = connection.execute(text)
-            columns = tuple(column[0] for column in answer.description or ())
-            return QueryResult(columns=columns, rows=tuple(answer.fetchall()))
+            with _store_failures(store):
+                answer = connection.execute(text)
+                columns = tuple(column[0] for column in answer.description or ())
+                return QueryResult(columns=columns, rows=tuple(answer.fetchall()))
         except duckdb.Error as error:
             raise ConfigError("SQL", " ".join(str(error).split())) from error
 
@@ -128,7 +131,25 @@ def _create_view(
     except duckdb.Error as error:
         for name in names:
             open_parquet(store, name).close()
+        if type(error) is duckdb.Error:
+            raise _store_failure(store, error) from error
         raise DamagedObject(store.uri_of(view), f"cannot be read as a table: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def _store_failures(store: Store) -> Iterator[None]:
+    """Tell what a store's driver raises inside DuckDB, which comes as the bare class, from what DuckDB has to say."""
+    try:
+        yield
+    except duckdb.Error as error:
+        if type(error) is duckdb.Error:
+            raise _store_failure(store, error) from error
+        raise
+
+
+def _store_failure(store: Store, error: duckdb.Error) -> StorageUnavailable:
+    """Return our error for a driver's whose traceback DuckDB has made its message: the last line tells the reason."""
+    return StorageUnavailable(store.root, f"the store failed: {str(error).strip().splitlines()[-1]}")
 
 
 def _escape(uri: str) -> str:

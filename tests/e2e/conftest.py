@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moto.server import ThreadedMotoServer
+from s3_endpoint import new_bucket, s3_endpoint
 
 from tasks.generate_corpus import generate_corpus
 
@@ -68,14 +68,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[dict[str, str]]:
-    """An S3 server on loopback and the environment that points to it."""
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "not-a-secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    server.stop()
+    """An S3 server and the environment that points to it."""
+    with s3_endpoint() as environment:
+        yield environment
+
+
+@pytest.fixture
+def archive(s3: dict[str, str]) -> Iterator[str]:
+    """The name of an empty bucket."""
+    with new_bucket(s3) as name:
+        yield name

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 import s3fs
+from aimed_proxy import proxy_before
+from s3_endpoint import IS_REAL
 
 Cdlabel = Callable[..., subprocess.CompletedProcess[str]]
 Rows = Callable[..., list[dict[str, Any]]]
@@ -105,21 +107,37 @@ def test_a_killed_run_goes_on_without_redoing_what_is_committed(
 
 
 def test_through_s3_the_rows_are_the_same(
-    labeled: tuple[Path, Any], cdlabel: Cdlabel, corpus: Path, rows: Rows, s3: dict[str, str]
+    labeled: tuple[Path, Any], cdlabel: Cdlabel, corpus: Path, rows: Rows, s3: dict[str, str], archive: str
 ) -> None:
     out, _ = labeled
     store = s3fs.S3FileSystem(
         endpoint_url=s3["AWS_ENDPOINT_URL"], key=s3["AWS_ACCESS_KEY_ID"], secret=s3["AWS_SECRET_ACCESS_KEY"]
     )
-    store.mkdir("archive")
-    store.put(str(corpus / "videos") + "/", "archive/videos/", recursive=True)
-    cdlabel("label", "s3://archive/videos", "--out", "s3://archive/out", *SMALL_SHARDS, **s3)
+    store.put(str(corpus / "videos") + "/", f"{archive}/videos/", recursive=True)
+    cdlabel("label", f"s3://{archive}/videos", "--out", f"s3://{archive}/out", *SMALL_SHARDS, **s3)
     sql = (
         "select uri.regexp_extract('[^/]+$') as name, status, error_kind, label, confidence, decided_by, clips, "
         "frames_decoded, student_flops, teacher_flops from predictions order by name"
     )
-    assert rows("s3://archive/out", sql, **s3) == rows(out, sql)
-    assert cdlabel("verify", "s3://archive/out", **s3).stdout.strip() == "ok"
+    assert rows(f"s3://{archive}/out", sql, **s3) == rows(out, sql)
+    assert cdlabel("verify", f"s3://{archive}/out", **s3).stdout.strip() == "ok"
+
+
+@pytest.mark.skipif(not IS_REAL, reason="two more runs: make test-s3")
+def test_a_bucket_that_becomes_read_only_while_labeling_ends_the_run_and_running_again_goes_on(
+    cdlabel: Cdlabel, corpus: Path, rows: Rows, s3: dict[str, str], archive: str
+) -> None:
+    out = f"s3://{archive}/out"
+    with proxy_before(s3["AWS_ENDPOINT_URL"]) as proxy:
+        # The plan and a shard come to stand before.
+        proxy.aim("403", at=("put new",), skip=5)
+        through_proxy = {**s3, "AWS_ENDPOINT_URL": proxy.endpoint}
+        refused = cdlabel("label", corpus, "--out", out, *SMALL_SHARDS, expect=1, **through_proxy)
+    assert "access denied" in refused.stderr
+    assert "going on with" in cdlabel("label", corpus, "--out", out, *SMALL_SHARDS, **s3).stderr
+    counts = rows(out, "select count(*) as n, count(distinct video_id) as ids from predictions", **s3)
+    assert counts == [{"n": CORPUS_VIDEOS + 1, "ids": CORPUS_VIDEOS + 1}]
+    assert cdlabel("verify", out, **s3).stdout.strip() == "ok"
 
 
 @pytest.mark.parametrize(("part", "failed"), [("actions", False), ("nasty", True)])

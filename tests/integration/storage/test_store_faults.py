@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import random
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import av
 import pytest
 from object_server import CUT_AFTER_BYTES, Fault, ObjectServer, serve_object
+from spoiled_line import spoiled_line
 
 from cdmodel.errors import VideoStorageError
 from cdmodel.types import VideoRef
@@ -152,16 +149,6 @@ def test_a_web_server_that_is_down_is_no_missing_video(server: ObjectServer):
             open_video(VideoRef(video_id="v", uri=uri, video_version="unknown", size_bytes=None))
 
 
-@pytest.fixture(scope="module")
-def fault_proxy() -> Path:
-    """The proxy that spoils every n-th request to a real server; its tests are skipped where it is absent."""
-    beside = Path(__file__).parents[4] / "shared" / "s3" / "faultproxy.py"
-    path = Path(os.environ.get("CDLABEL_TEST_FAULT_PROXY") or beside)
-    if not path.is_file():
-        pytest.skip(f"no fault proxy at {path}; set CDLABEL_TEST_FAULT_PROXY")
-    return path
-
-
 @pytest.mark.parametrize("mode", ["503", "reset", "cut"])
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_video_behind_a_bad_line_is_read_whole_or_fails(
@@ -169,31 +156,12 @@ def test_a_video_behind_a_bad_line_is_read_whole_or_fails(
 ):
     open_store(bucket).create("a.mp4", CONTENT)
     (video,) = list_videos(bucket, CorpusRules()).videos
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    target = urlsplit(s3_server).port
-    command = [sys.executable, str(fault_proxy), str(port), str(target), mode, str(every)]
-    with subprocess.Popen(command) as proxy:
-        try:
-            _wait_until_it_listens(port)
-            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-            with _open(video) as file:
-                if every == 1:
-                    with pytest.raises(VideoStorageError):
-                        _read_in_pieces(file)
-                else:
-                    assert _read_in_pieces(file) == CONTENT
-                    assert file.read_requests >= 3
-        finally:
-            proxy.terminate()
-
-
-def _wait_until_it_listens(port: int) -> None:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError("the proxy does not listen")
+    with spoiled_line(fault_proxy, s3_server, mode, every) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        with _open(video) as file:
+            if every == 1:
+                with pytest.raises(VideoStorageError):
+                    _read_in_pieces(file)
+            else:
+                assert _read_in_pieces(file) == CONTENT
+                assert file.read_requests >= 3
