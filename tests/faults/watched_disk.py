@@ -151,7 +151,7 @@ class WatchedDisk:
         """Put this disk under the storage layer, for as long as the fixture lives."""
         monkeypatch.setattr(storage.filesystem, "Path", _watched_path(self))
         monkeypatch.setattr(storage.local_files, "os", _WatchedOs(self))
-        monkeypatch.setattr(Store, "_put_new", self._watched(Store._put_new, "put"))
+        monkeypatch.setattr(storage.filesystem, "put_whole", self._watched(storage.filesystem.put_whole, "put"))
         monkeypatch.setattr(Store, "delete", self._watched(Store.delete, "delete"))
         for name in ("create", "create_from_file"):
             monkeypatch.setattr(Store, name, self._confirmed(getattr(Store, name)))
