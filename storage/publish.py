@@ -114,13 +114,21 @@ def _create_all(store: Store, header: RunHeader, folder: Path) -> Iterator[Publi
 def _in_row_groups(store: Store, run_id: str) -> Iterator[pa.Table]:
     """Join shards until they fill a row group."""
     waiting: list[pa.Table] = []
+    waiting_rows = 0
     for rows in map_ahead(partial(read_shard, store, run_id), iter_shards(store, run_id), SHARDS_AHEAD):
-        waiting.append(rows.drop_columns(list(PARTITIONS)).cast(PUBLISHED_SCHEMA))
-        if sum(table.num_rows for table in waiting) >= ROWS_PER_GROUP:
+        waiting.append(_published(rows))
+        waiting_rows += rows.num_rows
+        if waiting_rows >= ROWS_PER_GROUP:
             yield pa.concat_tables(waiting)
-            waiting = []
+            waiting, waiting_rows = [], 0
     if waiting:
         yield pa.concat_tables(waiting)
+
+
+def _published(rows: pa.Table) -> pa.Table:
+    """Return the columns of a published file; converted only if they need to be, since most do not."""
+    kept = rows.drop_columns(list(PARTITIONS)).replace_schema_metadata(None)
+    return kept if kept.schema.equals(PUBLISHED_SCHEMA) else kept.cast(PUBLISHED_SCHEMA)
 
 
 def _create(store: Store, name: str, path: Path, rows: int) -> PublishedFile:
