@@ -79,6 +79,14 @@ class RunState:
     finished: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommittedShard:
+    """All that a shard's object holds."""
+
+    receipt: ShardReceipt
+    rows: pa.Table
+
+
 _HEADER = TypeAdapter(RunHeader)
 _RECEIPT = TypeAdapter(ShardReceipt)
 
@@ -178,6 +186,12 @@ def commit_shard(
     return winner
 
 
+def planned_shards(store: Store, run_id: str) -> frozenset[str]:
+    """Return the ids of all shards of a plan."""
+    with open_parquet(store, plan_name(run_id)) as plan:
+        return frozenset(plan.read(columns=["shard_id"]).column("shard_id").unique().to_pylist())
+
+
 def committed_shards(store: Store, run_id: str) -> frozenset[str]:
     """Return the ids of the shards whose objects stand, by one listing."""
     objects = store.list(shards_folder(run_id))
@@ -199,22 +213,22 @@ def read_receipts(store: Store, run_id: str) -> tuple[ShardReceipt, ...]:
     return tuple(map_ahead(partial(read_receipt, store, run_id), sorted(committed_shards(store, run_id))))
 
 
-def read_shard(store: Store, run_id: str, shard: Shard) -> pa.Table:
-    """Return the rows of a committed shard, checked against the plan and the checksums of their pages.
+def read_shard(store: Store, run_id: str, shard: Shard) -> CommittedShard:
+    """Return a committed shard, checked against the plan and the checksums of its pages.
 
     Raises:
         DamagedObject: the object was cut, changed, or holds other videos than planned.
     """
     name = shard_name(run_id, shard.shard_id)
     with fetch_parquet(store, name) as file:
-        _receipt_of(store, run_id, shard.shard_id, file)
+        receipt = _receipt_of(store, run_id, shard.shard_id, file)
         try:
-            table = file.read()
+            rows = file.read()
         except (pa.ArrowException, OSError) as error:
             raise damaged(store, name, "its rows cannot be read") from error
-    if table.column("video_id").to_pylist() != [video.video_id for video in shard.videos]:
+    if rows.column("video_id").to_pylist() != [video.video_id for video in shard.videos]:
         raise damaged(store, name, "it holds other videos than the plan")
-    return table
+    return CommittedShard(receipt=receipt, rows=rows)
 
 
 def _state_of(store: Store, run_id: str) -> RunState | None:

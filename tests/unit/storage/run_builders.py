@@ -196,7 +196,7 @@ def record_of(run_id: str, at: datetime = NOON) -> RunRecord:
 
 
 def publish_and_finish(store: Store, run_id: str, at: datetime = NOON) -> PublishedRun:
-    published = publish_run(store, run_id)
+    published = publish_run(store, run_id).run
     finish_run(store, record_of(run_id, at), published)
     return published
 

@@ -101,7 +101,7 @@ def test_a_run_with_missing_shards_is_not_published(store: Store):
 
 def test_published_rows_are_complete_and_ascend_by_id(store: Store):
     _commit_all(store)
-    published = publish_run(store, "r1")
+    published = publish_run(store, "r1").run
     assert [file.name for file in published.files] == [f"{PARTITION}/r1-00000.parquet"]
     assert published.rows == 6
     assert _published_ids(store) == ROWS
@@ -111,7 +111,7 @@ def test_published_rows_are_complete_and_ascend_by_id(store: Store):
 @pytest.mark.usefixtures("small_files")
 def test_a_large_run_is_cut_into_files_that_follow_one_another(store: Store):
     _commit_all(store)
-    published = publish_run(store, "r1")
+    published = publish_run(store, "r1").run
     assert len(published.files) == 3
     assert [file.rows for file in published.files] == [2, 3, 1]
     assert _published_ids(store) == ROWS
@@ -120,9 +120,9 @@ def test_a_large_run_is_cut_into_files_that_follow_one_another(store: Store):
 @pytest.mark.usefixtures("small_files")
 def test_publishing_again_changes_nothing(store: Store):
     _commit_all(store)
-    first = publish_run(store, "r1")
+    first = publish_run(store, "r1").run
     before = _contents(store)
-    assert publish_run(store, "r1") == first
+    assert publish_run(store, "r1").run == first
     assert _contents(store) == before
 
 
