@@ -117,8 +117,7 @@ def _merge(folder: Path, names: Sequence[str]) -> Iterator[tuple[Path, int]]:
         create_table_view(connection, local, "sources", names, PUBLISHED_SCHEMA)
         # No two rows agree in all three, so that merging again gives the same bytes.
         ordered = connection.sql("from sources order by video_id, labeled_at, run_id")
-        reader = ordered.fetch_record_batch(MERGED_ROWS_AT_ONCE)
-        groups = _in_row_groups(reader)
+        groups = _in_row_groups(_in_batches(ordered))
         rows, number = next(groups, None), 0
         while rows is not None:
             path, written = folder / f"merged-{number:05d}", 0
@@ -129,6 +128,12 @@ def _merge(folder: Path, names: Sequence[str]) -> Iterator[tuple[Path, int]]:
                     rows = next(groups, None)
             yield path, written
             number += 1
+
+
+def _in_batches(rows: duckdb.DuckDBPyRelation) -> pa.RecordBatchReader:
+    """Return rows as they come; DuckDB 2 renamed the method, and warns of its old name."""
+    read = rows.to_arrow_reader if hasattr(rows, "to_arrow_reader") else rows.fetch_record_batch
+    return read(MERGED_ROWS_AT_ONCE)
 
 
 def _in_row_groups(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:

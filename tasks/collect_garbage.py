@@ -13,9 +13,8 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
-from cdmodel.errors import StorageError
+from cdmodel.errors import NewerSchema, StorageError
 from storage.filesystem import STAGING, Store, StoredObject, open_store
 from storage.generations import newest_generation
 from storage.lookahead import map_ahead
@@ -96,6 +95,8 @@ def collect_garbage(
     """
     store = open_store(out)
     check_output(store)
+    if not store.children():
+        return Garbage(dry_run=dry_run, found=(), kept=())
     before = clock() - grace if dry_run else min(clock(), _clock_of(store) or clock()) - grace
     kept: list[Kept] = []
     steps: tuple[Callable[[], Iterable[_Doomed]], ...] = (
@@ -160,7 +161,7 @@ def _finished_runs(store: Store, before: datetime, kept: list[Kept]) -> Iterator
             spare += [_Doomed(kind="orphans", item=item) for item in tables if item.name not in named]
             if spare:
                 _require_intact(store, published)
-        except StorageError as error:
+        except (StorageError, NewerSchema) as error:
             kept.append(Kept(path=f"{RUNS}/{run_id}", reason=f"{error.subject}: {error.reason}"))
         else:
             yield from spare
@@ -217,12 +218,8 @@ def _delete(store: Store, doomed: Sequence[_Doomed]) -> None:
     first = [each.item.name for each in doomed if each.item.name in manifests]
     others = [each.item.name for each in doomed if each.item.name not in manifests]
     for names in (first, others):
-        for _ in map_ahead(partial(_delete_one, store), names):
+        for _ in map_ahead(store.delete, names):
             pass
-
-
-def _delete_one(store: Store, name: str) -> None:
-    store.delete(name)
 
 
 def _summary(doomed: Sequence[_Doomed]) -> tuple[FoundGarbage, ...]:
