@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from run_builders import FINGERPRINT, NOON, commit, finished_run, plan_run, publish_and_finish, shards_of, video
+from run_builders import NOON, commit, finished_run, plan_run, publish_and_finish, shards_of, video
 
 from cdmodel.errors import NewerSchema
 from storage.compaction import compact_runs
@@ -59,7 +59,7 @@ def _rewrite_run(store: Store, run_id: str, change: Change) -> None:
         marker = Path(store.root) / success_name(run_id)
         published = json.loads(marker.read_text())
         described = {
-            **vars_of(published, file.name),
+            **_described(published, file.name),
             "bytes": len(content),
             "sha256": hashlib.sha256(content).hexdigest(),
         }
@@ -67,7 +67,7 @@ def _rewrite_run(store: Store, run_id: str, change: Change) -> None:
     _rewrite(store, run_row_name(run_id), change)
 
 
-def vars_of(published: dict[str, list[dict[str, object]]], name: str) -> dict[str, object]:
+def _described(published: dict[str, list[dict[str, object]]], name: str) -> dict[str, object]:
     return next(file for file in published["files"] if file["name"] == name)
 
 
@@ -108,10 +108,8 @@ def test_every_reader_of_ours_takes_the_mix(store: Store):
     _mixed(store)
     table = read_predictions(store.root).to_table()
     assert table.schema.equals(PREDICTION_SCHEMA)
-    assert (
-        table.sort_by("video_id").column("decode_mode").to_pylist() == [None, "planned", "planned"]
-        or table.num_rows == 3
-    )
+    assert table.sort_by("video_id").column("video_id").to_pylist() == ["a", "b", "c"]
+    assert table.column("cost_usd").null_count == 3
     assert verify_output(store.root) == ()
     assert [read_status(store.root, name).videos_labeled for name in ("older", "ours", "newer")] == [1, 1, 1]
     names = [file.name for run in ("older", "ours", "newer") for file in read_success(store, run).files]
@@ -197,11 +195,6 @@ def test_every_file_says_which_schema_it_was_written_by(store: Store):
             assert file.schema_arrow.metadata[b"cdlabel.schema_version"] == str(SCHEMA_VERSION).encode(), name
 
 
-def test_fingerprints_of_the_mix_are_those_of_their_runs(store: Store):
-    _mixed(store)
-    assert run_query(store, "select distinct fingerprint from predictions").rows == ((FINGERPRINT,),)
-
-
 @pytest.mark.parametrize("engine", ["polars", "datafusion", "chdb"])
 def test_other_engines_read_the_mix_as_the_page_says(store: Store, engine: str):
     pytest.importorskip(engine, reason="needs an engine of pip install 'cdlabel[sql]'")
@@ -220,7 +213,6 @@ def _ask(engine: str, out: str) -> list[tuple[object, ...]]:
                 hive_schema={"run_date": pl.Date, "model_version": pl.String},
                 missing_columns="insert",
                 extra_columns="ignore",
-                schema=None,
             )
             return list(frame.select("video_id", pl.col("cost_usd").is_null()).sort("video_id").collect().iter_rows())
         case "datafusion":
