@@ -83,7 +83,8 @@ def verify_output(out: str, on_progress: OnProgress = lambda done, total: None) 
     for done, name in enumerate(generations, start=len(found.finished)):
         on_progress(done, total)
         problems += _verify_generation(store, name, intact)
-    on_progress(total, total)
+    if total:
+        on_progress(total, total)
     rows = {run_row_name(header.run_id) for header in found.finished}
     problems += _stray(store, known.keys() | rows, unreadable | found.unfinished)
     return tuple(problems)
