@@ -14,7 +14,7 @@ from storage.filesystem import Store
 from storage.parquet import open_parquet
 from storage.prediction_schema import PARTITIONS
 
-LARGE_WORK_BYTES = 2**30
+LARGE_WORK_BYTES = 2**29
 """What sorting and counting the whole table may hold in memory; the rest goes to a temporary folder."""
 LARGE_WORK_THREADS = 2
 _TAIL = "'run_date=([^/]*)/model_version=([^/]*)/[^/]*$'"
