@@ -22,7 +22,7 @@ from cdmodel.types import ShardReceipt
 from storage.filesystem import Store
 from storage.lookahead import map_ahead
 from storage.parquet import ROWS_PER_GROUP, damaged, open_parquet, open_writer
-from storage.prediction_schema import PARTITIONS, PUBLISHED_SCHEMA, REPETITIVE_TEXT
+from storage.prediction_schema import PUBLISHED_SCHEMA, REPETITIVE_TEXT
 from storage.run_layout import predictions_name, success_name
 from storage.run_record import RunRecord, write_run_row
 from storage.run_store import RunHeader, committed_shards, iter_shards, planned_shards, read_header, read_shard
@@ -136,19 +136,13 @@ def _in_row_groups(store: Store, run_id: str, receipts: list[ShardReceipt]) -> I
     waiting_rows = 0
     for shard in map_ahead(partial(read_shard, store, run_id), iter_shards(store, run_id), SHARDS_AHEAD):
         receipts.append(shard.receipt)
-        waiting.append(_published(shard.rows))
+        waiting.append(shard.rows.select(PUBLISHED_SCHEMA.names))
         waiting_rows += shard.rows.num_rows
         if waiting_rows >= ROWS_PER_GROUP:
             yield pa.concat_tables(waiting)
             waiting, waiting_rows = [], 0
     if waiting:
         yield pa.concat_tables(waiting)
-
-
-def _published(rows: pa.Table) -> pa.Table:
-    """Return the columns of a published file; converted only if they need to be, since most do not."""
-    kept = rows.drop_columns(list(PARTITIONS)).replace_schema_metadata(None)
-    return kept if kept.schema.equals(PUBLISHED_SCHEMA) else kept.cast(PUBLISHED_SCHEMA)
 
 
 def _create(store: Store, name: str, path: Path, rows: int) -> PublishedFile:

@@ -23,6 +23,7 @@ from cdmodel.errors import DamagedObject, RunError
 from storage.filesystem import Store, open_store
 from storage.prediction_schema import PUBLISHED_SCHEMA
 from storage.publish import check_file, finish_run, publish_run, read_success
+from storage.run_record import read_run_row
 from storage.run_store import find_run
 
 SHARDS = shards_of([video("a"), video("b fails")], [video("c")], [video("d"), video("e")], [video("f")])
@@ -153,7 +154,9 @@ def test_the_success_marker_lists_what_was_published(store: Store):
 
 def test_a_run_that_is_finished_twice_keeps_its_first_row(store: Store):
     published = finished_run(store, "r1", [video("a")])
-    assert finish_run(store, record_of("r1", NOON + timedelta(days=1)), published) == record_of("r1")
+    first = read_run_row(store, "r1")
+    assert first.ended_at == NOON
+    assert finish_run(store, record_of("r1", NOON + timedelta(days=1)), published) == first
 
 
 def test_a_file_of_other_rows_under_our_name_is_refused(store: Store):
