@@ -154,9 +154,10 @@ def _run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
     say(
         f"{verb} run {header.run_id}: {header.videos} videos in {header.shards} shards ({header.videos_skipped} done before)"
     )
-    from flows.embedded_prefect import use_embedded_prefect
+    from flows.embedded_prefect import tie_embedded_server_to_us, use_embedded_prefect
 
     use_embedded_prefect("INFO" if debug else "CRITICAL")
+    tie_embedded_server_to_us()
     from flows.label import label_corpus
 
     record = label_corpus(settings.model_copy(update={"run_id": header.run_id}))
