@@ -286,7 +286,11 @@ def _wait_for_a_worker(client: Client, address: str) -> None:
 
 
 def _check_packages(client: Client, address: str) -> None:
-    """Raise ClusterError if a worker of somebody else's cluster lacks this project."""
+    """Raise ClusterError if the scheduler of somebody else's cluster, or a worker, lacks this project."""
+    try:
+        client.run_on_scheduler(_version)
+    except (ImportError, TypeError) as error:
+        raise ClusterError(address, f"the scheduler cannot import cdlabel ({error}); install it there") from error
     answers = client.run(_version, on_error="return")
     for worker, answer in answers.items():
         if isinstance(answer, Exception):
