@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError as FutureCancelled
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -188,12 +191,12 @@ def _scheduler_watched(cluster: Cluster) -> Iterator[None]:
     """Turn what Dask raises once its scheduler is gone into one error that says so."""
     try:
         yield
-    except (CancelledError, OSError, RuntimeError) as error:
+    except (CancelledError, FutureCancelled, OSError, RuntimeError) as error:
         # Futures are cancelled, and calls fail, a moment before the client knows why.
         deadline = time.monotonic() + CHECK_SECONDS
         while cluster.client.status == "running" and time.monotonic() < deadline:
             time.sleep(0.05)
-        if cluster.client.status == "running" and not isinstance(error, CancelledError):
+        if cluster.client.status == "running" and not isinstance(error, CancelledError | FutureCancelled):
             raise
         raise RunError(
             cluster.address, "the Dask scheduler is gone; what is committed is kept, start one and run the same command"
@@ -245,6 +248,22 @@ def check_scheduler(settings: ClusterSettings) -> None:
 
 
 def _local_cluster(workers: int, gpus: int) -> Any:
+    """Start workers that do not hear the terminal's signals: this process ends them, when it has unwound.
+
+    Signals blocked in the thread that starts a process stay blocked in that process.
+    """
+    starter = ThreadPoolExecutor(1, initializer=_block_terminal_signals)
+    try:
+        return starter.submit(_start_local_cluster, workers, gpus).result()
+    finally:
+        starter.shutdown(wait=False)
+
+
+def _block_terminal_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+
+
+def _start_local_cluster(workers: int, gpus: int) -> Any:
     if gpus > 1:
         return _local_gpu_cluster(workers)
     return LocalCluster(
