@@ -153,16 +153,21 @@ def run_on_workers(
     watch = _ClusterWatch(cluster)
     with _scheduler_watched(cluster):
         try:
-            while True:
-                for key, item in islice(items, max(watch.window() - len(in_flight), 0)):
+            is_last_out = False
+            while in_flight or not is_last_out:
+                room = max(watch.window() - len(in_flight), 0)
+                taken = list(islice(items, room))
+                is_last_out = is_last_out or len(taken) < room
+                for key, item in taken:
                     future = cluster.client.submit(
                         work, item, key=key, resources=cluster.resources, retries=0, pure=False
                     )
                     in_flight[future] = item
-                if not in_flight:
-                    return
-                for future in _finished(cluster.client, list(in_flight)):
-                    yield _outcome(future, in_flight.pop(future))
+                if in_flight:
+                    for future in _finished(cluster.client, list(in_flight)):
+                        yield _outcome(future, in_flight.pop(future))
+                elif not is_last_out:
+                    time.sleep(CHECK_SECONDS)  # all workers are being started again
         finally:
             if cluster.client.status == "running":
                 cluster.client.cancel(list(in_flight))
