@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from run_builders import failure, prediction
 
 import tasks.finish_run
 import tasks.plan_run
+from cdmodel.decode import DECODER_NAME
+from cdmodel.errors import ErrorKind
 from cdmodel.types import Shard, VideoOutcome, VideoRef
 from storage.corpus import CorpusRules
 from storage.filesystem import open_store
@@ -54,6 +56,8 @@ class Archive:
     request: RunRequest
     clock: Clock
     attempts: int = 0
+    fails: dict[str, ErrorKind] = field(default_factory=lambda: {"broken": "unreadable"})
+    """Names of the videos that cannot be labeled, and why."""
 
     @property
     def out(self) -> str:
@@ -108,7 +112,7 @@ class Archive:
         return self.attempts
 
     def outcomes(self, shard: Shard, attempt: int) -> list[VideoOutcome]:
-        """Label a shard's videos, each attempt a little differently; the one called "broken" fails."""
+        """Label a shard's videos, each attempt a little differently; those that fail do so for their reason."""
         return [self._outcome(video, attempt) for video in shard.videos]
 
     def context(self, header: RunHeader, shard: Shard, attempt: int) -> RowContext:
@@ -124,8 +128,9 @@ class Archive:
         )
 
     def _outcome(self, video: VideoRef, attempt: int) -> VideoOutcome:
-        if video.uri.endswith("broken.mp4"):
-            return failure(video, self.clock.now)
+        kind = self.fails.get(Path(video.uri).stem)
+        if kind is not None:
+            return replace(failure(video, self.clock.now), error_kind=kind, decoder=DECODER_NAME)
         return replace(prediction(video, at=self.clock.now), student_confidence=score_of(attempt))
 
 

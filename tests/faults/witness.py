@@ -7,6 +7,7 @@ import io
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyarrow.parquet as pq
 from small_archive import Archive, score_of
@@ -51,6 +52,13 @@ class Witness:
     objects: dict[str, str] = field(default_factory=dict)
     """Every object ever seen, and the hash of its bytes."""
     rows: frozenset[Row] = frozenset()
+
+    @property
+    def standing(self) -> str:
+        """What stood at the last look, folders included: whoever goes on from the same does the same."""
+        root = Path(self.archive.out)
+        folders = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_dir()]
+        return repr((sorted(self.objects.items()), sorted(folders)))
 
     def look(self) -> Seen:
         """Read as a reader of a store that somebody may be writing."""
