@@ -12,7 +12,7 @@ from typing import Any, Literal, get_type_hints
 import pyarrow as pa
 
 from storage.filesystem import Store
-from storage.parquet import open_parquet, small_to_bytes
+from storage.parquet import damaged, open_parquet, reading_rows, small_to_bytes
 from storage.prediction_schema import MOMENT
 from storage.run_layout import run_row_name
 
@@ -94,5 +94,9 @@ def write_run_row(store: Store, record: RunRecord) -> RunRecord:
     name = run_row_name(record.run_id)
     if store.create(name, small_to_bytes(pa.Table.from_pylist([asdict(record)], schema=RUN_SCHEMA))):
         return record
-    with open_parquet(store, name) as file:
-        return RunRecord(**file.read().to_pylist()[0])
+    with reading_rows(store, name), open_parquet(store, name) as file:
+        (row,) = file.read().to_pylist()
+        standing = RunRecord(**row)
+    if standing.run_id != record.run_id:
+        raise damaged(store, name, f"it is the row of run {standing.run_id}")
+    return standing
