@@ -9,18 +9,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from run_builders import failure, prediction
+from attempt_rows import label_pending, outcomes_of
 
 import tasks.finish_run
 import tasks.plan_run
 from cdmodel.decode import DECODER_NAME
 from cdmodel.errors import ErrorKind
-from cdmodel.types import Shard, VideoOutcome, VideoRef
+from cdmodel.types import Shard, VideoOutcome
 from storage.corpus import CorpusRules
 from storage.filesystem import open_store
-from storage.prediction_schema import RowContext
 from storage.run_record import RunRecord
-from storage.run_store import RunHeader, commit_shard, committed_shards, iter_shards
+from storage.run_store import RunHeader
 from tasks.finish_run import publish_and_record
 from tasks.plan_run import LabelingPlan, NothingToDo, RunRequest, ShardingSettings, open_run
 
@@ -108,12 +107,7 @@ class Archive:
 
     def label_pending(self, header: RunHeader) -> None:
         """Label the shards that are not committed."""
-        store = open_store(self.out)
-        attempt = self.next_attempt()
-        done = committed_shards(store, header.run_id)
-        for shard in iter_shards(store, header.run_id):
-            if shard.shard_id not in done:
-                commit_shard(store, self.outcomes(shard, attempt), self.context(header, shard, attempt), self.clock.now)
+        label_pending(open_store(self.out), header, self.next_attempt(), self.clock.now, self.fails, DECODER_NAME)
 
     def publish(self, run_id: str) -> RunRecord:
         return publish_and_record(self.out, run_id, config_json="{}", code_version="0", prices=None)
@@ -123,31 +117,7 @@ class Archive:
         return self.attempts
 
     def outcomes(self, shard: Shard, attempt: int) -> list[VideoOutcome]:
-        """Label a shard's videos, each attempt a little differently; those that fail do so for their reason."""
-        return [self._outcome(video, attempt) for video in shard.videos]
-
-    def context(self, header: RunHeader, shard: Shard, attempt: int) -> RowContext:
-        return RowContext(
-            run_id=header.run_id,
-            shard_id=shard.shard_id,
-            attempt_id=f"attempt-{attempt}",
-            corpus=header.corpus,
-            model_version=header.model_version,
-            run_date=header.run_date,
-            fingerprint=header.fingerprint,
-            prices=None,
-        )
-
-    def _outcome(self, video: VideoRef, attempt: int) -> VideoOutcome:
-        kind = self.fails.get(Path(video.uri).stem)
-        if kind is not None:
-            return replace(failure(video, self.clock.now), error_kind=kind, decoder=DECODER_NAME)
-        return replace(prediction(video, at=self.clock.now), student_confidence=score_of(attempt))
-
-
-def score_of(attempt: int) -> float:
-    """Return the confidence in every row of an attempt; exact in float32."""
-    return attempt / 1024
+        return outcomes_of(shard, attempt, self.clock.now, self.fails, DECODER_NAME)
 
 
 def open_archive(folder: Path, bundle: Path, clock: Clock) -> Archive:

@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from attempt_rows import context_of
 from interleaving import interleave
 from small_archive import Archive
 from watched_disk import EFFECTS, Crash, Fate, Step, WatchedDisk, steps_of
@@ -55,7 +56,7 @@ def test_a_shard_labeled_twice_at_the_same_time_is_one_object(archive: Archive, 
     shard = next(iter_shards(store, header.run_id))
 
     def attempt(number: int) -> ShardReceipt:
-        rows, context = archive.outcomes(shard, number), archive.context(header, shard, number)
+        rows, context = archive.outcomes(shard, number), context_of(header, shard, number)
         return commit_shard(store, rows, context, archive.clock.now)
 
     witness = Witness(archive)
@@ -79,7 +80,7 @@ def test_the_schedules_let_each_attempt_win(archive: Archive, disk: WatchedDisk)
         store = open_store(other.out)
 
         def attempt(number: int) -> str:
-            rows, context = other.outcomes(shard, number), other.context(header, shard, number)  # noqa: B023
+            rows, context = other.outcomes(shard, number), context_of(header, shard, number)  # noqa: B023
             return commit_shard(store, rows, context, other.clock.now).attempt_id  # noqa: B023
 
         winner, same = interleave(disk, [lambda: attempt(1), lambda: attempt(2)], order, counts=_links)

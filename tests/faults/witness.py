@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from small_archive import Archive, score_of
+from attempt_rows import score_of
+from small_archive import Archive
 
 from storage.corpus import list_videos
 from storage.filesystem import STAGING, Store, open_store
