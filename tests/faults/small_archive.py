@@ -87,9 +87,9 @@ class Archive:
         """Put a new video into the archive, or another version of one."""
         (self.films / f"{name}.mp4").write_bytes(content)
 
-    def label(self) -> RunRecord | NothingToDo:
-        """Do what ``cdlabel label`` does, once."""
-        plan = self.open()
+    def label(self, request: RunRequest | None = None) -> RunRecord | NothingToDo:
+        """Do what ``cdlabel label`` does, once; or what is asked for instead."""
+        plan = self.open(request)
         if isinstance(plan, NothingToDo):
             return plan
         self.label_pending(plan.header)
@@ -102,8 +102,8 @@ class Archive:
                 return
         raise AssertionError("three commands in a row found something to do")
 
-    def open(self) -> LabelingPlan | NothingToDo:
-        return open_run(self.request, pause=lambda _: None)
+    def open(self, request: RunRequest | None = None) -> LabelingPlan | NothingToDo:
+        return open_run(request or self.request, pause=lambda _: None)
 
     def label_pending(self, header: RunHeader) -> None:
         """Label the shards that are not committed."""
