@@ -18,7 +18,7 @@ from cdmodel.failure_policy import FailurePolicy, PastFailure, is_worth_another_
 from cdmodel.types import VideoRef
 from storage.filesystem import Store
 from storage.lookahead import map_ahead
-from storage.parquet import open_parquet
+from storage.parquet import open_parquet, reading_rows
 from storage.publish import read_success
 from storage.run_layout import plan_name
 from storage.run_store import RunState
@@ -190,7 +190,8 @@ def _to_table(videos: Sequence[VideoRef]) -> pa.Table:
 
 
 def _planned_ids(store: Store, run_id: str) -> pa.ChunkedArray:
-    with open_parquet(store, plan_name(run_id)) as plan:
+    name = plan_name(run_id)
+    with reading_rows(store, name), open_parquet(store, name) as plan:
         return plan.read(columns=["video_id"]).column("video_id")
 
 
@@ -200,5 +201,5 @@ def _read(store: Store, names: Sequence[str], columns: Sequence[str]) -> Iterato
 
 
 def _read_one(store: Store, columns: Sequence[str], name: str) -> pa.Table:
-    with open_parquet(store, name) as file:
+    with reading_rows(store, name), open_parquet(store, name) as file:
         return file.read(columns=list(columns)).select(list(columns))

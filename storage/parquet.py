@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,19 @@ def fetch_parquet(store: Store, name: str) -> pq.ParquetFile:
         return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise damaged(store, name, "not a complete Parquet object") from error
+
+
+@contextmanager
+def reading_rows(store: Store, name: str) -> Iterator[None]:
+    """Surround the reading of rows: an object whose footer is whole may still have broken pages or other columns.
+
+    Raises:
+        DamagedObject: the rows cannot be read.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+        raise damaged(store, name, "its rows cannot be read") from error
 
 
 def footer(file: pq.ParquetFile) -> Mapping[str, bytes]:

@@ -151,7 +151,7 @@ def _create(store: Store, name: str, path: Path, rows: int) -> PublishedFile:
     standing = store.read(name)
     try:
         same = pq.read_table(pa.BufferReader(standing)).equals(pq.read_table(path))
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise damaged(store, name, "not a complete Parquet object") from error
     if not same:
         raise damaged(store, name, "it holds other rows than the run's shards")

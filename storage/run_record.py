@@ -12,7 +12,7 @@ from typing import Any, Literal, get_type_hints
 import pyarrow as pa
 
 from storage.filesystem import Store
-from storage.parquet import damaged, open_parquet, small_to_bytes
+from storage.parquet import damaged, open_parquet, reading_rows, small_to_bytes
 from storage.prediction_schema import MOMENT, VERSION_METADATA
 from storage.run_layout import run_row_name
 
@@ -107,12 +107,9 @@ def read_run_row(store: Store, run_id: str) -> RunRecord:
         StorageUnavailable: there is no such file.
     """
     name = run_row_name(run_id)
-    with open_parquet(store, name) as file:
-        try:
-            (row,) = file.read().to_pylist()
-            record = RunRecord(**{key: row[key] for key in RUN_SCHEMA.names if key in row})
-        except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-            raise damaged(store, name, "it is not the row of a run") from error
+    with reading_rows(store, name), open_parquet(store, name) as file:
+        (row,) = file.read().to_pylist()
+        record = RunRecord(**{key: row[key] for key in RUN_SCHEMA.names if key in row})
     if record.run_id != run_id:
         raise damaged(store, name, f"it is the row of run {record.run_id}")
     return record

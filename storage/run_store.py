@@ -21,7 +21,7 @@ from cdmodel.errors import NewerSchema, RunError
 from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoRef
 from storage.filesystem import Store
 from storage.lookahead import map_ahead
-from storage.parquet import damaged, fetch_parquet, footer, open_parquet, to_bytes
+from storage.parquet import damaged, fetch_parquet, footer, open_parquet, reading_rows, to_bytes
 from storage.plan_decision import read_decision
 from storage.prediction_schema import (
     PREDICTION_SCHEMA,
@@ -147,9 +147,9 @@ def iter_shards(store: Store, run_id: str) -> Iterator[Shard]:
     """Yield the shards of a plan in order, reading a little of it at a time.
 
     Raises:
-        DamagedObject: the plan was edited: a shard's id is not that of its videos.
+        DamagedObject: the plan's rows cannot be read, or it was edited: a shard's id is not that of its videos.
     """
-    with open_parquet(store, plan_name(run_id)) as plan:
+    with reading_rows(store, plan_name(run_id)), open_parquet(store, plan_name(run_id)) as plan:
         fingerprint = _header_of(store, run_id, plan).fingerprint
         shard_id = ""
         members: list[VideoRef] = []
@@ -270,10 +270,8 @@ def read_shard(store: Store, run_id: str, shard: Shard) -> CommittedShard:
     name = shard_name(run_id, shard.shard_id)
     with fetch_parquet(store, name) as file:
         receipt = _receipt_of(store, run_id, shard.shard_id, file)
-        try:
+        with reading_rows(store, name):
             rows = as_schema(file.read(), PREDICTION_SCHEMA)
-        except (pa.ArrowException, KeyError, OSError) as error:
-            raise damaged(store, name, "its rows cannot be read") from error
     if rows.column("video_id").to_pylist() != [video.video_id for video in shard.videos]:
         raise damaged(store, name, "it holds other videos than the plan")
     return CommittedShard(receipt=receipt, rows=rows)

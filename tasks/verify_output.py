@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from cdmodel.errors import NewerSchema, StorageError
+from cdmodel.errors import NewerSchema, RunError, StorageError
 from storage.filesystem import Store, open_store
 from storage.generations import Generation, is_complete, read_generation
+from storage.output import check_output
 from storage.publish import PublishedFile, check_file, read_success
 from storage.row_checks import COUNTED, RunRows, count_rows, labeled_again, runs_that_differ, uneven_videos
 from storage.run_layout import (
@@ -57,8 +58,16 @@ def verify_output(out: str, on_progress: OnProgress = lambda done, total: None) 
     Args:
         out: folder or URL.
         on_progress: takes how many runs and generations are checked, and of how many.
+
+    Raises:
+        OutputError: the folder holds something else.
+        RunError: no run stands there, so that there is nothing to vouch for.
+        StorageUnavailable: OUT cannot be read.
     """
     store = open_store(out)
+    check_output(store)
+    if not store.children():
+        raise RunError(store.root, "no run stands here")
     problems: list[Problem] = []
     found = _look_at_runs(store, problems)
     generations = store.children(COMPACTED)

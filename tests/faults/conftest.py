@@ -10,6 +10,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "unit" / "storage"))
 
+from attempt_rows import publish_in_small_files
 from small_archive import Archive, Clock, open_archive
 from watched_disk import WatchedDisk
 
@@ -41,6 +42,5 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def archive(tmp_path: Path, tiny_bundle: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Archive:
     """Four small videos, in shards of two and published in files of two, and an OUT where nothing stands yet."""
-    monkeypatch.setattr("storage.publish.ROWS_PER_GROUP", 2)
-    monkeypatch.setattr("storage.publish.FILE_BYTES", 1)
+    publish_in_small_files(monkeypatch)
     return open_archive(tmp_path, tiny_bundle, clock)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+import threading
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from run_builders import failure, prediction
+from attempt_rows import label_pending, outcomes_of
 
 import tasks.finish_run
 import tasks.plan_run
-from cdmodel.types import Shard, VideoOutcome, VideoRef
+from cdmodel.decode import DECODER_NAME
+from cdmodel.errors import ErrorKind
+from cdmodel.types import Shard, VideoOutcome
 from storage.corpus import CorpusRules
 from storage.filesystem import open_store
-from storage.prediction_schema import RowContext
 from storage.run_record import RunRecord
-from storage.run_store import RunHeader, commit_shard, committed_shards, iter_shards
+from storage.run_store import RunHeader
 from tasks.finish_run import publish_and_record
 from tasks.plan_run import LabelingPlan, NothingToDo, RunRequest, ShardingSettings, open_run
 
@@ -28,10 +30,20 @@ class Clock:
     """The clock of the tasks. It stands still unless it is set, so that the same run writes the same bytes."""
 
     def __init__(self) -> None:
-        self.now = START
+        self._now = START
+        self._skew = threading.local()
+
+    @property
+    def now(self) -> datetime:
+        return self._now + getattr(self._skew, "step", timedelta())
 
     def advance(self, step: timedelta) -> None:
-        self.now += step
+        """Set it forward, or back."""
+        self._now += step
+
+    def skew(self, step: timedelta) -> None:
+        """Let it be wrong on the machine that this thread stands for."""
+        self._skew.step = step
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let the tasks read this clock."""
@@ -54,6 +66,8 @@ class Archive:
     request: RunRequest
     clock: Clock
     attempts: int = 0
+    fails: dict[str, ErrorKind] = field(default_factory=lambda: {"broken": "unreadable"})
+    """Names of the videos that cannot be labeled, and why."""
 
     @property
     def out(self) -> str:
@@ -73,9 +87,9 @@ class Archive:
         """Put a new video into the archive, or another version of one."""
         (self.films / f"{name}.mp4").write_bytes(content)
 
-    def label(self) -> RunRecord | NothingToDo:
-        """Do what ``cdlabel label`` does, once."""
-        plan = self.open()
+    def label(self, request: RunRequest | None = None) -> RunRecord | NothingToDo:
+        """Do what ``cdlabel label`` does, once; or what is asked for instead."""
+        plan = self.open(request)
         if isinstance(plan, NothingToDo):
             return plan
         self.label_pending(plan.header)
@@ -88,17 +102,12 @@ class Archive:
                 return
         raise AssertionError("three commands in a row found something to do")
 
-    def open(self) -> LabelingPlan | NothingToDo:
-        return open_run(self.request)
+    def open(self, request: RunRequest | None = None) -> LabelingPlan | NothingToDo:
+        return open_run(request or self.request, pause=lambda _: None)
 
     def label_pending(self, header: RunHeader) -> None:
         """Label the shards that are not committed."""
-        store = open_store(self.out)
-        attempt = self.next_attempt()
-        done = committed_shards(store, header.run_id)
-        for shard in iter_shards(store, header.run_id):
-            if shard.shard_id not in done:
-                commit_shard(store, self.outcomes(shard, attempt), self.context(header, shard, attempt), self.clock.now)
+        label_pending(open_store(self.out), header, self.next_attempt(), self.clock.now, self.fails, DECODER_NAME)
 
     def publish(self, run_id: str) -> RunRecord:
         return publish_and_record(self.out, run_id, config_json="{}", code_version="0", prices=None)
@@ -108,30 +117,7 @@ class Archive:
         return self.attempts
 
     def outcomes(self, shard: Shard, attempt: int) -> list[VideoOutcome]:
-        """Label a shard's videos, each attempt a little differently; the one called "broken" fails."""
-        return [self._outcome(video, attempt) for video in shard.videos]
-
-    def context(self, header: RunHeader, shard: Shard, attempt: int) -> RowContext:
-        return RowContext(
-            run_id=header.run_id,
-            shard_id=shard.shard_id,
-            attempt_id=f"attempt-{attempt}",
-            corpus=header.corpus,
-            model_version=header.model_version,
-            run_date=header.run_date,
-            fingerprint=header.fingerprint,
-            prices=None,
-        )
-
-    def _outcome(self, video: VideoRef, attempt: int) -> VideoOutcome:
-        if video.uri.endswith("broken.mp4"):
-            return failure(video, self.clock.now)
-        return replace(prediction(video, at=self.clock.now), student_confidence=score_of(attempt))
-
-
-def score_of(attempt: int) -> float:
-    """Return the confidence in every row of an attempt; exact in float32."""
-    return attempt / 1024
+        return outcomes_of(shard, attempt, self.clock.now, self.fails, DECODER_NAME)
 
 
 def open_archive(folder: Path, bundle: Path, clock: Clock) -> Archive:

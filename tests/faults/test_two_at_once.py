@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from attempt_rows import context_of
 from interleaving import interleave
 from small_archive import Archive
 from watched_disk import EFFECTS, Crash, Fate, Step, WatchedDisk, steps_of
@@ -20,7 +21,8 @@ from storage.run_record import RunRecord
 from storage.run_store import RunHeader, commit_shard, committed_shards, iter_shards
 from tasks.plan_run import LabelingPlan, NothingToDo
 
-SCHEDULES = 12
+SCHEDULES = 8
+ONE_ORDER_OF = 3
 
 
 def _links(step: Step) -> bool:
@@ -54,7 +56,7 @@ def test_a_shard_labeled_twice_at_the_same_time_is_one_object(archive: Archive, 
     shard = next(iter_shards(store, header.run_id))
 
     def attempt(number: int) -> ShardReceipt:
-        rows, context = archive.outcomes(shard, number), archive.context(header, shard, number)
+        rows, context = archive.outcomes(shard, number), context_of(header, shard, number)
         return commit_shard(store, rows, context, archive.clock.now)
 
     witness = Witness(archive)
@@ -78,7 +80,7 @@ def test_the_schedules_let_each_attempt_win(archive: Archive, disk: WatchedDisk)
         store = open_store(other.out)
 
         def attempt(number: int) -> str:
-            rows, context = other.outcomes(shard, number), other.context(header, shard, number)  # noqa: B023
+            rows, context = other.outcomes(shard, number), context_of(header, shard, number)  # noqa: B023
             return commit_shard(store, rows, context, other.clock.now).attempt_id  # noqa: B023
 
         winner, same = interleave(disk, [lambda: attempt(1), lambda: attempt(2)], order, counts=_links)
@@ -103,7 +105,8 @@ def test_a_zombie_that_wakes_after_its_successor_changes_nothing(archive: Archiv
         order = [0] * sleeps_at
         zombie, living = interleave(disk, [one.label, successor], order + [1] * 200, counts=_has_effect)
         assert isinstance(living, RunRecord | NothingToDo)
-        assert zombie == living or isinstance(living, NothingToDo), (sleeps_at, zombie)
+        # One that slept before its plan was decided plans anew, and finds everything done.
+        assert zombie == living or NothingToDo in (type(zombie), type(living)), (sleeps_at, zombie)
         assert contents_of(open_store(one.out)) == finished[0]
         witness.look_at_the_end()
 
@@ -115,13 +118,15 @@ def _labeled(archive: Archive) -> RunHeader:
 
 
 def test_two_publishers_of_a_run_write_it_once_in_whatever_order(archive: Archive, disk: WatchedDisk):
-    """All orders in which two processes can take the four creates of publishing: two files, the row, the marker."""
+    """Orders in which two processes can take the four creates of publishing: two files, the row, the marker.
+
+    All 35 that begin with the one were tried; every third is kept.
+    """
     header = _labeled(archive)
     creates = [step for step in steps_of(disk, lambda: archive.copied("one").publish(header.run_id)) if _links(step)]
     assert len(creates) == 4
-    for order in _orders(4, 4):
-        if order[0] == 1:
-            continue  # the two are alike
+    # The two are alike, so that it does not matter who begins.
+    for order in [order for order in _orders(4, 4) if order[0] == 0][::ONE_ORDER_OF]:
         one = archive.copied("".join(map(str, order)))
         witness = Witness(one)
         commands = [lambda: one.publish(header.run_id)] * 2  # noqa: B023
@@ -131,7 +136,7 @@ def test_two_publishers_of_a_run_write_it_once_in_whatever_order(archive: Archiv
         witness.look_at_the_end()
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_two_whole_commands_at_once_share_one_run(archive: Archive, disk: WatchedDisk, seed: int):
     witness = Witness(archive)
     results = interleave(

@@ -16,7 +16,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PosixPath
 from typing import Any, Literal
@@ -258,9 +258,11 @@ def _watched_path(disk: WatchedDisk) -> type[PosixPath]:
         def open(self, mode: str = "r", *args: Any, **options: Any) -> Any:
             if mode != "xb":
                 return super().open(mode, *args, **options)
-            with disk.step("create file", str(self)):
-                file = _WatchedFile(disk, str(self))
-                disk.unflushed_names.add(str(self))
+            with ExitStack() as if_dead:
+                with disk.step("create file", str(self)):
+                    file = if_dead.enter_context(_WatchedFile(disk, str(self)))
+                    disk.unflushed_names.add(str(self))
+                if_dead.pop_all()
             return file
 
         def hardlink_to(self, target: Any) -> None:
