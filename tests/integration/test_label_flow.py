@@ -6,11 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.testing.utilities import prefect_test_harness
 
 from flows.config import load_config
-from flows.label import label_corpus
 from storage.filesystem import open_store
 from storage.run_record import RunRecord
 from storage.views import run_query
@@ -22,6 +19,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(scope="module")
 def prefect_server() -> Iterator[None]:
+    # Imported here and below, for every process of pytest imports this file, and Prefect's server takes seconds to load.
+    from prefect.testing.utilities import prefect_test_harness
+
     with prefect_test_harness(server_startup_timeout=120):
         yield
 
@@ -36,6 +36,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.usefixtures("prefect_server")
 def test_the_flow_labels_and_leaves_receipt_progress_and_failures_on_its_page(corpus: Path, tmp_path: Path) -> None:
+    from prefect.client.orchestration import get_client
+
+    from flows.label import label_corpus
+
     out = tmp_path / "out"
     settings = {"source": str(corpus), "out": str(out), "cluster.workers": 1, "sharding.videos_per_shard": 3}
     record = label_corpus(load_config(None, [], settings))
