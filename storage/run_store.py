@@ -272,7 +272,8 @@ def read_shard(store: Store, run_id: str, shard: Shard) -> CommittedShard:
         receipt = _receipt_of(store, run_id, shard.shard_id, file)
         with reading_rows(store, name):
             rows = as_schema(file.read(), PREDICTION_SCHEMA)
-    if rows.column("video_id").to_pylist() != [video.video_id for video in shard.videos]:
+            video_ids = rows.column("video_id").to_pylist()
+    if video_ids != [video.video_id for video in shard.videos]:
         raise damaged(store, name, "it holds other videos than the plan")
     return CommittedShard(receipt=receipt, rows=rows)
 

@@ -80,7 +80,8 @@ def where_is_storage(_: int) -> str:
     return str(storage.__file__)
 
 
-def test_nobody_at_the_address_is_a_usage_error() -> None:
+def test_nobody_at_the_address_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.dispatch.CONNECT_SECONDS", 1)
     with pytest.raises(ClusterError, match=r"127\.0\.0\.1:9"):
         check_scheduler(ClusterSettings(scheduler="tcp://127.0.0.1:9"))
 
