@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
+from multiprocessing import resource_tracker
 from typing import Any, ClassVar, Generic, TypeVar
 
 import dask
@@ -257,6 +258,8 @@ def _local_cluster(workers: int, gpus: int) -> Any:
 
     Signals blocked in the thread that starts a process stay blocked in that process.
     """
+    # It unblocks SIGINT in the thread that starts it, which must not be ours once they are blocked there.
+    resource_tracker.ensure_running()
     starter = ThreadPoolExecutor(1, initializer=_block_terminal_signals)
     try:
         return starter.submit(_start_local_cluster, workers, gpus).result()

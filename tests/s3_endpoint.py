@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import botocore.session
-from moto.server import ThreadedMotoServer
 
 NAMED = "CDLABEL_TEST_S3_ENDPOINT"
 IS_REAL = bool(os.environ.get(NAMED))
@@ -22,6 +21,8 @@ def s3_endpoint() -> Iterator[dict[str, str]]:
     if IS_REAL:
         yield _environment(os.environ[NAMED], os.environ["CDLABEL_TEST_S3_KEY"], os.environ["CDLABEL_TEST_S3_SECRET"])
         return
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     try:

@@ -142,10 +142,16 @@ def test_a_bucket_that_becomes_read_only_while_labeling_ends_the_run_and_running
 
 @pytest.mark.parametrize(("part", "failed"), [("actions", False), ("nasty", True)])
 def test_real_videos_each_get_one_row(
-    cdlabel: Cdlabel, rows: Rows, real_videos: Path, tmp_path: Path, part: str, failed: bool
+    cdlabel: Cdlabel,
+    embedded: dict[str, str],
+    rows: Rows,
+    real_videos: Path,
+    tmp_path: Path,
+    part: str,
+    failed: bool,
 ) -> None:
     files = sum(path.is_file() for path in (real_videos / part).rglob("*"))
-    run = json.loads(cdlabel("label", real_videos / part, "--out", tmp_path / "out", "--json").stdout)
+    run = json.loads(cdlabel("label", real_videos / part, "--out", tmp_path / "out", "--json", env=embedded).stdout)
     assert run["videos_planned"] == files
     assert bool(run["videos_failed"]) == failed
     counts = rows(tmp_path / "out", "select count(*) as n, count(distinct video_id) as ids from predictions")
