@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 
 from cdmodel.bundle import DEMO_BUNDLE, model_version, read_manifest
-from cdmodel.cascade import CascadeSettings
+from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.types import Shard, VideoRef
 from tasks.label_shard import LabelingSpec, label_shard

@@ -16,6 +16,7 @@ import numpy as np
 from cdmodel.aggregation import Aggregation, Judge, VideoScore, merge_answers
 from cdmodel.bundle import BundleManifest
 from cdmodel.calibration import calibrate_student, calibrate_teacher
+from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.clips import ClipBatch, ClipSource
 from cdmodel.cost import ComputeCost
 from cdmodel.decode import DECODER_NAME
@@ -28,14 +29,6 @@ from cdmodel.scores import BoolArray, FloatArray, StudentLogits, StudentScores, 
 from cdmodel.types import ClipRecord, ClipSpan, DecidedBy, RankedLabel, VideoPrediction, VideoRef
 
 TOP_LABELS = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CascadeSettings:
-    """How the two models share the work."""
-
-    policy: EscalationPolicy
-    aggregation: Aggregation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

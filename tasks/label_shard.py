@@ -11,7 +11,8 @@ import uuid
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 
-from cdmodel.cascade import CascadeSettings, decode_cost, label_video
+from cdmodel.cascade import decode_cost, label_video
+from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.clips import ClipSource
 from cdmodel.cost import ComputeCost, PriceTable
 from cdmodel.decode import DECODER_NAME

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cdmodel.aggregation import Aggregation
-from cdmodel.cascade import CascadeSettings
+from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.decode_limits import DecodeDevice
 from cdmodel.errors import ErrorKind
 from cdmodel.failure_policy import FailurePolicy

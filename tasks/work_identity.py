@@ -8,7 +8,7 @@ import logging
 from dataclasses import asdict, dataclass
 
 from cdmodel.bundle import BundleManifest, model_version, read_manifest
-from cdmodel.cascade import CascadeSettings
+from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.decode_limits import DecodeDevice
 from cdmodel.errors import ConfigError
 from cdmodel.policies import Certified

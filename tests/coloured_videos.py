@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ ROLES = ("train", "train", "conf", "cal", "test", "test", "risk")
 """Of seven groups, one after another."""
 
 
-def encode_colours(labels: Sequence[str], *, seed: int) -> bytes:
+@cache
+def encode_colours(labels: tuple[str, ...], *, seed: int) -> bytes:
     """Return a video of a second for each label, in random order."""
     random = np.random.default_rng(seed)
     frames = []
@@ -38,7 +40,7 @@ def write_coloured_set(
     for group in range(groups):
         for place, labels in enumerate(shown):
             name = f"{group:02d}-{place}.mp4"
-            (folder / name).write_bytes(encode_colours(labels, seed=100 * group + place))
+            (folder / name).write_bytes(encode_colours(tuple(labels), seed=100 * group + place))
             role = roles[group % len(roles)]
             row = {"uri": name, "label": "|".join(labels), "group": f"g{group}"}
             rows.append(row if role is None else {**row, "split": role})

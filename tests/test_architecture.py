@@ -36,16 +36,18 @@ def test_every_import_contract_of_pyproject_is_kept():
         "storage.views",
         "cdmodel.types, cdmodel.errors, cdmodel.cost",
         "cdmodel.bundle, cdmodel.risk",
+        "tasks.plan_run",
     ],
 )
-def test_reading_tables_and_facts_loads_nothing_heavy(modules):
+def test_reading_tables_and_facts_and_planning_loads_nothing_heavy(modules):
     loaded = _run(f"import sys, {modules}; print([name for name in {HEAVY} if name in sys.modules])")
     assert loaded.strip() == "[]"
 
 
-def test_a_worker_needs_no_orchestrator_and_no_statistics():
-    unwanted = ("prefect", "distributed", "scipy", "sklearn")
-    loaded = _run(f"import sys, tasks.label_shard; print([name for name in {unwanted} if name in sys.modules])")
+def test_a_worker_needs_no_orchestrator_and_no_statistics_and_the_choice_of_a_teacher_no_transformers():
+    unwanted = ("prefect", "distributed", "scipy", "sklearn", "transformers")
+    modules = "tasks.label_shard, cdmodel.teacher_source"
+    loaded = _run(f"import sys, {modules}; print([name for name in {unwanted} if name in sys.modules])")
     assert loaded.strip() == "[]"
 
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,25 +83,6 @@ def test_status_counts_the_run(labeled: tuple[Path, Any], cdlabel: Cdlabel) -> N
     assert (status["run_id"], status["finished"], status["videos_pending"]) == (run["run_id"], True, 0)
 
 
-def test_a_killed_run_goes_on_without_redoing_what_is_committed(
-    environment: dict[str, str], cdlabel: Cdlabel, corpus: Path, rows: Rows, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "flows", "label", str(corpus), "--out", str(out), *SMALL_SHARDS]
-    killed = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
-    shards = _wait_for_shards(out, at_least=2)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
-    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in shards if path.exists()}
-    assert "going on with" in cdlabel("label", corpus, "--out", out, *SMALL_SHARDS).stderr
-    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
-    counts = rows(
-        out, "select count(*) as n, count(distinct video_id) as ids, count(distinct run_id) as runs from predictions"
-    )
-    assert counts == [{"n": CORPUS_VIDEOS + 1, "ids": CORPUS_VIDEOS + 1, "runs": 1}]
-    assert cdlabel("verify", out).stdout.strip() == "ok"
-
-
 def test_through_s3_the_rows_are_the_same(
     labeled: tuple[Path, Any], cdlabel: Cdlabel, corpus: Path, rows: Rows, s3: dict[str, str], archive: str
 ) -> None:
@@ -165,13 +142,3 @@ def test_real_videos_each_get_one_row(
 
 NASTY_FAILURES = {"no_video_stream": 43, "unreadable": 25, "no_frames": 7, "decode_error": 2, "unsupported_codec": 1}
 """As a plain PyAV loop finds them, which cannot open one more: the 3gp whose metadata is not UTF-8."""
-
-
-def _wait_for_shards(out: Path, *, at_least: int) -> list[Path]:
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        shards = list(out.glob("runs/*/shards/*.parquet"))
-        if len(shards) >= at_least:
-            return shards
-        time.sleep(0.05)
-    raise AssertionError("no shard was committed in time")

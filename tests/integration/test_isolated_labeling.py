@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from cdmodel.bundle import model_version, read_manifest
-from cdmodel.cascade import CascadeSettings
+from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.policies import DenseStudent
 from cdmodel.testing import encode_numbered_clips, write_tiny_bundle

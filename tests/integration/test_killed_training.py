@@ -76,9 +76,15 @@ def whole(dataset):
 
 
 @pytest.mark.parametrize(("stage", "step"), [("read", 3), ("student", 10)])
-def test_a_killed_training_goes_on_to_the_same_bundle(dataset, whole, tmp_path, stage, step):
+def test_a_killed_training_goes_on_to_the_same_bundle_and_only_with_its_own_settings(
+    dataset, whole, tmp_path, stage, step
+):
     _kill(dataset, tmp_path / "killed", stage, step)
     assert [path.name for path in tmp_path.iterdir()] == [".killed.work"]
+    other = TrainSettings(clips_per_step=8, teacher=SETTINGS.teacher, student=SETTINGS.student)
+    with pytest.raises(OutputError, match=r"\.killed\.work holds an unfinished training on other videos or settings"):
+        train_bundle(str(dataset), str(tmp_path / "killed"), other, lambda progress: None)
+
     steps: list[tuple[str, int]] = []
     resumed = train_bundle(
         str(dataset),
@@ -90,13 +96,6 @@ def test_a_killed_training_goes_on_to_the_same_bundle(dataset, whole, tmp_path, 
     assert [path.name for path in tmp_path.iterdir()] == ["killed"]
     if stage == "student":
         assert not [reported for reported in steps if reported[0] == "teacher" or reported == ("student", 10)]
-
-
-def test_a_killed_training_is_not_continued_with_other_settings(dataset, tmp_path):
-    _kill(dataset, tmp_path / "killed", "read", 1)
-    other = TrainSettings(clips_per_step=8, teacher=SETTINGS.teacher, student=SETTINGS.student)
-    with pytest.raises(OutputError, match=r"\.killed\.work holds an unfinished training on other videos or settings"):
-        train_bundle(str(dataset), str(tmp_path / "killed"), other, lambda progress: None)
 
 
 def _kill(dataset: Path, out: Path, stage: str, step: int) -> None:

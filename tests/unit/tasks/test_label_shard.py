@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cdmodel.bundle import model_version, read_manifest
-from cdmodel.cascade import CascadeSettings
+from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.cost import PriceTable
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.errors import BundleError, ConfigError

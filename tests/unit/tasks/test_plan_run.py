@@ -17,7 +17,7 @@ from cdmodel.bundle import (
     write_manifest,
 )
 from cdmodel.calibration import Calibration
-from cdmodel.cascade import CascadeSettings
+from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.cost import ComputeCost
 from cdmodel.decode import DECODER_NAME
 from cdmodel.errors import BundleError, ConfigError, OutputError, SourceError

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ def _ignore(progress: TrainingProgress) -> None:
     pass
 
 
+@cache
 def _slide(seed: int, step: int) -> bytes:
     """Return two seconds of a bar that slides down again and again (step 1) or up (step -1)."""
     random = np.random.default_rng(seed)
