@@ -13,7 +13,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	# A plain path entry (compat), not an import hook: on a Dask worker the scratch folder holds a directory "storage",
 	# which would win against a hook but loses against a real package anywhere on the path.
-	$(BIN)/pip install --quiet --constraint constraints.txt --config-settings editable_mode=compat --editable ".[test,dev]"
+	# Compiled below on all cores, without the packages' own tests and the hundreds of models of transformers, instead of
+	# on one core and with them: what is left out is compiled when it is first loaded.
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --config-settings editable_mode=compat --editable ".[test,dev]"
+	$(BIN)/python -m compileall -qq -j 0 -x '/tests?/|/transformers/models/' $(VENV)/lib || true
 	touch $@
 
 demo: setup

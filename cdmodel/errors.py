@@ -5,6 +5,7 @@
           - ConfigError           a setting is unknown, out of range or contradicts another
           - SourceError           SOURCE is missing, empty, or its manifest cannot be used
           - OutputError           OUT holds something else, or cannot be written
+              . NewerSchema       OUT holds a run that a newer cdlabel wrote
           - BundleError           a model bundle is damaged, unknown or refused
           - ClusterError          no scheduler answers at the address given
       + VideoError                this video only: becomes a failed row, never leaves ``label_shard``
@@ -67,6 +68,10 @@ class SourceError(UsageError):
 
 class OutputError(UsageError):
     """OUT holds something else, or cannot be written."""
+
+
+class NewerSchema(OutputError):
+    """OUT holds something that a newer version of this project wrote. Refused: its meaning cannot be guessed at."""
 
 
 class BundleError(UsageError):

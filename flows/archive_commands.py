@@ -1,8 +1,9 @@
-"""Commands over what stands in OUT, and over what it needs: ``status``, ``verify``, ``query`` and ``doctor``."""
+"""Commands over what stands in OUT, and over what it needs: status, verify, query, compact, gc and doctor."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -28,9 +29,11 @@ def status(
 @one_line_errors
 def verify(out: Out, json_output: Json = False, debug: Debug = False) -> None:
     """Check that every planned video has exactly one row and every file is intact; exit 1 and the list if not."""
+    from flows.bars import counted_bar
     from tasks.verify_output import verify_output
 
-    problems = verify_output(out)
+    with counted_bar("verify", "runs and generations") as advance:
+        problems = verify_output(out, advance)
     text = "\n".join(f"{p.kind} {p.video_id or p.path}: {p.detail}" for p in problems) or "ok"
     show({"ok": not problems, "problems": [asdict(problem) for problem in problems]}, text, json_output)
     if problems:
@@ -53,6 +56,37 @@ def query(
     answer = run_query(open_store(out), sql)
     rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
     show(rows, (as_csv if csv_output else as_text)(answer.columns, answer.rows), json_output)
+
+
+@one_line_errors
+def compact(out: Out, json_output: Json = False, debug: Debug = False) -> None:
+    """Merge what all finished runs have published into OUT/compacted, which queries then read; nothing is taken away."""
+    from flows.bars import counted_bar
+    from tasks.compact_output import compact_output
+
+    with counted_bar("compact", "partitions") as advance:
+        facts = asdict(compact_output(out, advance))
+    show(facts, as_lines(facts), json_output)
+
+
+@one_line_errors
+def gc(
+    out: Out,
+    older_than: Annotated[float, typer.Option(min=0, help="Hours that something must have been of no use.")] = 24,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Delete what no reader and no unfinished run can need any more: leftovers, shards of finished runs, old generations."""
+    from flows.bars import counted_bar
+    from tasks.collect_garbage import collect_garbage
+
+    with counted_bar("gc", "steps") as advance:
+        garbage = collect_garbage(out, grace=timedelta(hours=older_than), dry_run=dry_run, on_progress=advance)
+    verb = "would delete" if dry_run else "deleted"
+    lines = [f"{verb} {found.objects} objects, {found.bytes} bytes: {found.kind}" for found in garbage.found]
+    lines += [f"kept {kept.path}: {kept.reason}" for kept in garbage.kept]
+    show(asdict(garbage), "\n".join(lines), json_output)
 
 
 @one_line_errors

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from flows.archive_commands import doctor, query, status, verify
+from flows.archive_commands import compact, doctor, gc, query, status, verify
 from flows.corpus_commands import compose, generate
 from flows.label_commands import demo, label, plan
 from flows.model_commands import ablate, evaluate, train
@@ -22,7 +22,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
-for command in (label, plan, retry, status, verify, query, train, ablate, evaluate, generate, compose, demo, doctor):
+COMMANDS = (
+    *(label, plan, retry, status, verify, query, compact, gc),
+    *(train, ablate, evaluate, generate, compose, demo, doctor),
+)
+for command in COMMANDS:
     app.command()(command)
 
 

@@ -15,9 +15,10 @@ from typing import Annotated, Any, NoReturn, ParamSpec
 import typer
 
 from cdmodel.errors import LabelingError, UsageError
+from flows.interruption import INTERRUPTED, catch_signals, end_now, was_interrupted
 
-INTERRUPTED = "interrupted; what is committed is kept, the same command goes on"
 EXIT_FAILED, EXIT_USAGE, EXIT_SOME_VIDEOS_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
+"""Interrupted is 130 on Ctrl-C; SIGTERM gives 143 and SIGHUP 129, as a shell reports them."""
 
 Parameters = ParamSpec("Parameters")
 
@@ -47,20 +48,28 @@ def one_line_errors(command: Callable[Parameters, None]) -> Callable[Parameters,
 
     @wraps(command)
     def guarded(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        catch_signals(debug=bool(kwargs.get("debug")))
         try:
             command(*args, **kwargs)
-        except LabelingError as error:
-            if kwargs.get("debug"):
-                raise
-            fail(f"{error.subject}: {error.reason}", EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
-        except Exception as error:
-            if kwargs.get("debug") or not _was_interrupted(error):
-                raise
-            fail(INTERRUPTED, EXIT_INTERRUPTED)
-        except KeyboardInterrupt:
-            fail(INTERRUPTED, EXIT_INTERRUPTED)
+        except BaseException as error:  # noqa: BLE001 - whatever a signal turned into on the way out
+            if was_interrupted():
+                end_now()
+            _end_with(error, debug=bool(kwargs.get("debug")))
 
     return guarded
+
+
+def _end_with(error: BaseException, *, debug: bool) -> NoReturn:
+    """Say what went wrong in one line and leave with its exit code; errors that are not ours go on."""
+    match error:
+        case LabelingError() if not debug:
+            fail(f"{error.subject}: {error.reason}", EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
+        case KeyboardInterrupt():
+            fail(INTERRUPTED, EXIT_INTERRUPTED)
+        case Exception() if not debug and _caused_by_ctrl_c(error):
+            fail(INTERRUPTED, EXIT_INTERRUPTED)
+        case _:
+            raise error
 
 
 def say(text: str) -> None:
@@ -88,7 +97,7 @@ def fail(message: str, exit_code: int) -> NoReturn:
     raise typer.Exit(exit_code)
 
 
-def _was_interrupted(error: BaseException) -> bool:
+def _caused_by_ctrl_c(error: BaseException) -> bool:
     """Tell whether Ctrl-C stands at the start of this error, such as a server that ended before we could report to it."""
     cause: BaseException | None = error
     while cause is not None:

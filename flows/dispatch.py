@@ -9,22 +9,31 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import time
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError as FutureCancelled
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar
 
 import dask
-from distributed import Client, KilledWorker, LocalCluster, as_completed
+from distributed import Client, KilledWorker, LocalCluster, wait
 
-from cdmodel.errors import ClusterError
+from cdmodel.errors import ClusterError, RunError
 from cdmodel.setting_groups import FORBID_UNKNOWN
+from flows.command import say
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CONNECT_SECONDS = 10
+CHECK_SECONDS = 1.0
+"""How often the cluster is looked at while shards are out."""
 SCHEDULER_SETTINGS = {
     # A decoder's child process needs a worker that may have children.
     "distributed.worker.daemon": False,
@@ -52,6 +61,8 @@ class ClusterSettings:
     """Worker processes of the local cluster; by default one per GPU, or one per core."""
     shards_in_flight_per_worker: int = 2
     """One that runs and one that waits, so that no worker idles between shards."""
+    worker_wait_seconds: float = 300.0
+    """How long a run waits for a worker when none is left; then it ends, and can be gone on with."""
     model_threads: int | None = None
     """CPU threads for the models of one worker; by default the machine's cores divided by the local workers."""
     gpu_resource: bool = False
@@ -62,6 +73,8 @@ class ClusterSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.worker_wait_seconds <= 0:
+            raise ValueError(f"worker_wait_seconds must be above 0, got {self.worker_wait_seconds}")
         if self.scheduler is not None and self.workers is not None:
             raise ValueError("workers belongs to the local cluster; a running scheduler has its own")
 
@@ -72,8 +85,9 @@ class Cluster:
 
     client: Client
     model_threads: int | None
-    window: int
-    """How many shards may be out at once."""
+    address: str
+    shards_in_flight_per_worker: int
+    worker_wait_seconds: float
     resources: dict[str, int]
 
 
@@ -110,11 +124,15 @@ def open_cluster(settings: ClusterSettings, gpus: int) -> Iterator[Cluster]:
             address = settings.scheduler
             threads = None
         client = stack.enter_context(_connect(address))
-        connected = _count_workers(client, address)
+        _wait_for_a_worker(client, address)
+        if settings.scheduler is not None:
+            _check_packages(client, address)
         yield Cluster(
             client=client,
             model_threads=settings.model_threads or threads,
-            window=connected * settings.shards_in_flight_per_worker,
+            address=address,
+            shards_in_flight_per_worker=settings.shards_in_flight_per_worker,
+            worker_wait_seconds=settings.worker_wait_seconds,
             resources={"GPU": 1} if settings.gpu_resource or (settings.scheduler is None and gpus) else {},
         )
 
@@ -124,41 +142,133 @@ def run_on_workers(
 ) -> Iterator[Completed[Item, Result] | WorkerKilled[Item]]:
     """Run ``work`` on every item and yield what came of each, in order of completion.
 
-    ``items`` are (key, item) pairs with distinct keys; they are taken one by one, as workers become free. An exception
-    of ``work`` is raised here and ends the iteration; work already handed out is cancelled.
+    ``items`` are (key, item) pairs with distinct keys; they are taken one by one, as workers become free. The window
+    follows the cluster: workers that join get work, those that leave free their share. An exception of ``work`` is
+    raised here and ends the iteration; work already handed out is cancelled.
+
+    Raises:
+        RunError: the scheduler is gone, or there was no worker for as long as the settings allow.
     """
     in_flight: dict[Any, Item] = {}
+    watch = _ClusterWatch(cluster)
+    with _scheduler_watched(cluster):
+        try:
+            is_last_out = False
+            while in_flight or not is_last_out:
+                room = max(watch.window() - len(in_flight), 0)
+                taken = list(islice(items, room))
+                is_last_out = is_last_out or len(taken) < room
+                for key, item in taken:
+                    future = cluster.client.submit(
+                        work, item, key=key, resources=cluster.resources, retries=0, pure=False
+                    )
+                    in_flight[future] = item
+                if in_flight:
+                    for future in _finished(cluster.client, list(in_flight)):
+                        yield _outcome(future, in_flight.pop(future))
+                elif not is_last_out:
+                    time.sleep(CHECK_SECONDS)  # all workers are being started again
+        finally:
+            if cluster.client.status == "running":
+                cluster.client.cancel(list(in_flight))
 
-    def submit(key: str, item: Item) -> Any:
-        future = cluster.client.submit(work, item, key=key, resources=cluster.resources, retries=0, pure=False)
-        in_flight[future] = item
-        return future
 
+def _finished(client: Client, futures: list[Any]) -> list[Any]:
+    """Return the futures that are done, waiting a moment for the first one."""
     try:
-        first = [submit(key, item) for key, item in islice(items, cluster.window)]
-        finished = as_completed(first, loop=cluster.client.loop)
-        for future in finished:
-            item = in_flight.pop(future)
-            try:
-                yield Completed(item, future.result())
-            except KilledWorker as error:
-                yield WorkerKilled(item, str(error))
-            finally:
-                future.release()
-            for key, following in islice(items, 1):
-                finished.add(submit(key, following))
+        with client.as_current():
+            return list(wait(futures, timeout=CHECK_SECONDS, return_when="FIRST_COMPLETED").done)
+    except TimeoutError:
+        return []
+
+
+def _outcome(future: Any, item: Item) -> Completed[Item, Any] | WorkerKilled[Item]:
+    try:
+        return Completed(item, future.result())
+    except KilledWorker as error:
+        return WorkerKilled(item, str(error))
     finally:
-        cluster.client.cancel(list(in_flight))
+        future.release()
+
+
+@contextmanager
+def _scheduler_watched(cluster: Cluster) -> Iterator[None]:
+    """Turn what Dask raises once its scheduler is gone into one error that says so."""
+    try:
+        yield
+    except (CancelledError, FutureCancelled, OSError, RuntimeError) as error:
+        # Futures are cancelled, and calls fail, a moment before the client knows why.
+        deadline = time.monotonic() + CHECK_SECONDS
+        while cluster.client.status == "running" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if cluster.client.status == "running" and not isinstance(error, CancelledError | FutureCancelled):
+            raise
+        raise RunError(
+            cluster.address, "the Dask scheduler is gone; what is committed is kept, start one and run the same command"
+        ) from error
+
+
+class _ClusterWatch:
+    """How many shards may be out, by how many workers there are now; gives up when there are none for too long."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._workers = 0
+        self._seen = -CHECK_SECONDS
+        self._without_workers_since: float | None = None
+
+    def window(self) -> int:
+        """Return the window's size, asking the scheduler at most once in a while.
+
+        Raises:
+            RunError: there were no workers for as long as the settings allow.
+        """
+        now = time.monotonic()
+        if now - self._seen >= CHECK_SECONDS:
+            self._workers = len(self._cluster.client.nthreads())
+            self._seen = now
+            self._give_up_without_workers(now)
+        return self._workers * self._cluster.shards_in_flight_per_worker
+
+    def _give_up_without_workers(self, now: float) -> None:
+        if self._workers:
+            self._without_workers_since = None
+            return
+        limit = self._cluster.worker_wait_seconds
+        if self._without_workers_since is None:
+            self._without_workers_since = now
+            say(f"no worker is left at {self._cluster.address}; waiting {limit:g} s for one")
+        if now - self._without_workers_since >= limit:
+            raise RunError(
+                self._cluster.address,
+                f"had no worker for {limit:g} s; what is committed is kept, start workers and run the same command",
+            )
 
 
 def check_scheduler(settings: ClusterSettings) -> None:
     """Raise ClusterError if a scheduler is named and does not answer, or has no worker."""
     if settings.scheduler is not None:
         with dask.config.set(SCHEDULER_SETTINGS), _connect(settings.scheduler) as client:
-            _count_workers(client, settings.scheduler)
+            _wait_for_a_worker(client, settings.scheduler)
 
 
 def _local_cluster(workers: int, gpus: int) -> Any:
+    """Start workers that do not hear the terminal's signals: this process ends them, when it has unwound.
+
+    Signals blocked in the thread that starts a process stay blocked in that process.
+    """
+    starter = ThreadPoolExecutor(1, initializer=_block_terminal_signals)
+    try:
+        return starter.submit(_start_local_cluster, workers, gpus).result()
+    finally:
+        starter.shutdown(wait=False)
+
+
+def _block_terminal_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+
+
+def _start_local_cluster(workers: int, gpus: int) -> Any:
     if gpus > 1:
         return _local_gpu_cluster(workers)
     return LocalCluster(
@@ -192,12 +302,27 @@ def _connect(address: str) -> Iterator[Client]:
         yield client
 
 
-def _count_workers(client: Client, address: str) -> int:
+def _wait_for_a_worker(client: Client, address: str) -> None:
     try:
         client.wait_for_workers(1, timeout=CONNECT_SECONDS)
     except TimeoutError as error:
         raise ClusterError(address, "the scheduler has no workers; start some and run again") from error
-    return len(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def _check_packages(client: Client, address: str) -> None:
+    """Raise ClusterError if the scheduler of somebody else's cluster, or a worker, lacks this project."""
+    try:
+        client.run_on_scheduler(_version)
+    except (ImportError, TypeError) as error:
+        raise ClusterError(address, f"the scheduler cannot import cdlabel ({error}); install it there") from error
+    answers = client.run(_version, on_error="return")
+    for worker, answer in answers.items():
+        if isinstance(answer, Exception):
+            raise ClusterError(address, f"its worker {worker} cannot import cdlabel ({answer}); install it there")
+
+
+def _version() -> str:
+    return version("cdlabel")
 
 
 def _cores() -> int:

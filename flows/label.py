@@ -21,6 +21,8 @@ from cdmodel.models import count_gpus
 from cdmodel.types import Shard
 from flows.config import LabelRunConfig, to_json, to_request
 from flows.dispatch import Cluster, WorkerKilled, open_cluster, run_on_workers
+from flows.interruption import keep_catching_signals
+from flows.prefect_runs import claim_flow_run
 from flows.progress import LabelingProgress
 from flows.receipt import savings_receipt
 from storage.attempt_log import can_go_on, died_of
@@ -47,9 +49,11 @@ def label_corpus(config: LabelRunConfig) -> RunRecord | NothingToDo:
         RunError: some shards could not be labeled; the others are kept, and running again tries the rest.
         StorageError: the store failed; running again goes on.
     """
+    keep_catching_signals()
     plan = plan_stage(config)
     if isinstance(plan, NothingToDo):
         return plan
+    claim_flow_run(config.out, plan.header.run_id)
     label_stage(config, plan)
     record = publish_stage(config, plan.header.run_id)
     report_stage(config, record)

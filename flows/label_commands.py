@@ -154,9 +154,10 @@ def run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
         return None
     header = plan.header
     say(_opening(plan))
-    from flows.embedded_prefect import use_embedded_prefect
+    from flows.embedded_prefect import tie_embedded_server_to_us, use_embedded_prefect
 
     use_embedded_prefect("INFO" if debug else "CRITICAL")
+    tie_embedded_server_to_us()
     from flows.label import label_corpus
 
     record = label_corpus(settings.model_copy(update={"run_id": header.run_id}))

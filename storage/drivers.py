@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
 import fsspec
@@ -73,12 +74,22 @@ def info_version(info: dict[str, Any]) -> str:
     for key in ("ETag", "etag"):
         if info.get(key):
             return str(info[key]).strip('"')
+    seconds = _modified_seconds(info)
+    return f"{info['size']}" if seconds is None else f"{info['size']}-{round(seconds * 1e9)}"
+
+
+def info_modified(info: dict[str, Any]) -> datetime | None:
+    """Return when an object was last written, by the clock of its store; None where the store does not tell."""
+    seconds = _modified_seconds(info)
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _modified_seconds(info: dict[str, Any]) -> float | None:
     for key in ("LastModified", "last_modified", "mtime", "created"):
         if info.get(key):
             moment = info[key]
-            seconds = moment.timestamp() if hasattr(moment, "timestamp") else moment
-            return f"{info['size']}-{round(float(seconds) * 1e9)}"
-    return f"{info['size']}"
+            return float(moment.timestamp() if hasattr(moment, "timestamp") else moment)
+    return None
 
 
 def store_errors() -> tuple[type[BaseException], ...]:

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -17,6 +18,7 @@ from cdmodel.errors import CommitStateUnknown, StorageUnavailable
 from storage.drivers import (
     PutMode,
     filesystem_of,
+    info_modified,
     info_version,
     is_busy,
     is_not_implemented,
@@ -57,6 +59,8 @@ class StoredObject:
     size_bytes: int
     version: str
     """Etag, or size and modification time."""
+    modified: datetime | None
+    """By the clock of the store; None where it does not tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,11 +117,14 @@ class Store:
         """
         folder = self.uri_of(prefix)
         with translated_errors(folder):
-            found = sorted(_list_disk(folder) if self.staging else _list_remote(self.filesystem, self._path(prefix)))
+            found = sorted(
+                _list_disk(folder) if self.staging else _list_remote(self.filesystem, self._path(prefix)),
+                key=lambda item: item[0],
+            )
         below = len(self._path("").strip("/")) + 1
         return tuple(
-            StoredObject(name=path.lstrip("/")[below:], size_bytes=size, version=version)
-            for path, size, version in found
+            StoredObject(name=path.lstrip("/")[below:], size_bytes=size, version=version, modified=modified)
+            for path, size, version, modified in found
         )
 
     def children(self, folder: str = "") -> tuple[str, ...]:
@@ -247,23 +254,24 @@ def probe(store: Store) -> bool:
         store.delete(name)
 
 
-def _list_disk(folder: str) -> Iterator[tuple[str, int, str]]:
+def _list_disk(folder: str) -> Iterator[tuple[str, int, str, datetime | None]]:
     try:
         for found in walk_files(folder, enters=lambda _: True):
             if found.is_regular and found.facts is not None:
-                yield found.path, found.facts.st_size, file_version(found.facts)
+                modified = datetime.fromtimestamp(found.facts.st_mtime, UTC)
+                yield found.path, found.facts.st_size, file_version(found.facts), modified
     except FileNotFoundError:
         return
 
 
-def _list_remote(filesystem: Any, path: str) -> Iterator[tuple[str, int, str]]:
+def _list_remote(filesystem: Any, path: str) -> Iterator[tuple[str, int, str, datetime | None]]:
     found = filesystem.find(path, detail=True)
     if not found:
         require_bucket(filesystem, path)
     for name, info in found.items():
         # An object that is the prefix itself is no object below it; one ending in a slash stands for a folder.
         if name != path and not name.endswith("/"):
-            yield name, info["size"], info_version(info)
+            yield name, info["size"], info_version(info), info_modified(info)
 
 
 def _write(file: BinaryIO, data: bytes) -> None:

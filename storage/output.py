@@ -7,9 +7,9 @@ from pathlib import Path
 
 from cdmodel.errors import OutputError, StorageError, UsageError
 from storage.filesystem import STAGING, Store, probe
-from storage.run_layout import PREDICTIONS, RUNS, RUNS_TABLE
+from storage.run_layout import COMPACTED, PREDICTIONS, RUNS, RUNS_TABLE
 
-OURS = frozenset({PREDICTIONS, RUNS, RUNS_TABLE, STAGING})
+OURS = frozenset({PREDICTIONS, RUNS_TABLE, RUNS, COMPACTED, STAGING})
 
 
 def check_output(store: Store) -> None:

@@ -1,7 +1,8 @@
 """The table of predictions: every column declared once, with its type, its meaning and when it is null.
 
 Only types that DuckDB, Polars, ClickHouse, DataFusion, Spark, Trino and Athena read alike. A column's type never
-changes; new columns are nullable.
+changes. Within a schema version only nullable columns are added: what an older file lacks is null, what a newer one has
+more is ignored. Any other change is a new version, which readers of this one refuse.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from cdmodel.cost import PriceTable, price_usd
 from cdmodel.types import ClipRecord, VideoFailure, VideoOutcome, VideoPrediction
 
 SCHEMA_VERSION = 1
+VERSION_METADATA = {b"cdlabel.schema_version": str(SCHEMA_VERSION).encode()}
+"""In the footer of every file of the tables, for whoever finds one on its own."""
 MOMENT = pa.timestamp("us", tz="UTC")
 
 
@@ -139,7 +142,9 @@ COLUMNS = (
 )
 PREDICTION_SCHEMA = pa.schema([column.field for column in COLUMNS])
 PARTITIONS = ("run_date", "model_version")
-PUBLISHED_SCHEMA = pa.schema([column.field for column in COLUMNS if column.name not in PARTITIONS])
+PUBLISHED_SCHEMA = pa.schema(
+    [column.field for column in COLUMNS if column.name not in PARTITIONS], metadata=VERSION_METADATA
+)
 """Of files below ``predictions/``, whose partitions are in their names."""
 REPETITIVE_TEXT = [
     "corpus",
@@ -166,6 +171,25 @@ def outcomes_to_table(outcomes: Sequence[VideoOutcome], context: RowContext) -> 
     ordered = sorted(outcomes, key=lambda outcome: outcome.video.video_id)
     rows = [{**_common(outcome, context), **_particular(outcome)} for outcome in ordered]
     return pa.Table.from_pylist(rows, schema=PREDICTION_SCHEMA)
+
+
+def as_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table that another state of this project wrote with our columns: null for those it lacks.
+
+    Raises:
+        ArrowException: it lacks a column that is never null, or has one of another type.
+    """
+    if table.schema.equals(schema):
+        return table.replace_schema_metadata(schema.metadata)
+    columns = []
+    for field in schema:
+        if field.name in table.column_names:
+            columns.append(table.column(field.name).cast(field.type))
+        elif field.nullable:
+            columns.append(pa.nulls(table.num_rows, field.type))
+        else:
+            raise pa.ArrowKeyError(f"the column {field.name} is missing")
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def describe_columns() -> str:

@@ -17,14 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
-from cdmodel.errors import RunError
+from cdmodel.errors import RunError, StorageUnavailable
+from cdmodel.types import ShardReceipt
 from storage.filesystem import Store
 from storage.lookahead import map_ahead
 from storage.parquet import ROWS_PER_GROUP, damaged, open_parquet, open_writer
-from storage.prediction_schema import PARTITIONS, PUBLISHED_SCHEMA, REPETITIVE_TEXT
+from storage.prediction_schema import PUBLISHED_SCHEMA, REPETITIVE_TEXT
 from storage.run_layout import predictions_name, success_name
 from storage.run_record import RunRecord, write_run_row
-from storage.run_store import RunHeader, committed_shards, iter_shards, read_header, read_shard
+from storage.run_store import RunHeader, committed_shards, iter_shards, planned_shards, read_header, read_shard
 
 FILE_BYTES = 256 * 2**20
 """A published file is closed once it has reached this."""
@@ -51,23 +52,41 @@ class PublishedRun:
     files: tuple[PublishedFile, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """A run whose files stand, and what its shards told on the way."""
+
+    run: PublishedRun
+    receipts: tuple[ShardReceipt, ...]
+
+
 _PUBLISHED = TypeAdapter(PublishedRun)
 
 
-def publish_run(store: Store, run_id: str) -> PublishedRun:
+def publish_run(store: Store, run_id: str) -> Publication:
     """Write the run's files below ``predictions/``; those that stand already are checked and kept.
 
     Raises:
         RunError: a shard is not committed yet.
         DamagedObject: a shard object was changed, or a file under one of our names holds other rows.
+        StorageUnavailable: the store failed, or the folder for temporary files is full.
     """
     header = read_header(store, run_id)
-    missing = header.shards - len(committed_shards(store, run_id))
-    if missing > 0:
-        raise RunError(run_id, f"{missing} of {header.shards} shards are not labeled yet; run the same command again")
-    with tempfile.TemporaryDirectory(prefix="cdlabel-publish-") as folder:
-        files = tuple(_create_all(store, header, Path(folder)))
-    return PublishedRun(run_id=run_id, rows=sum(file.rows for file in files), files=files)
+    missing = planned_shards(store, run_id) - committed_shards(store, run_id)
+    if missing:
+        raise RunError(
+            run_id, f"{len(missing)} of {header.shards} shards are not labeled yet; run the same command again"
+        )
+    receipts: list[ShardReceipt] = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="cdlabel-publish-") as folder:
+            files = tuple(_create_all(store, header, Path(folder), receipts))
+    except OSError as error:
+        # What OUT raises is an error of ours already.
+        reason = f"cannot be written ({error.strerror}); point TMPDIR at a folder with room"
+        raise StorageUnavailable(tempfile.gettempdir(), reason) from error
+    run = PublishedRun(run_id=run_id, rows=sum(file.rows for file in files), files=files)
+    return Publication(run=run, receipts=tuple(receipts))
 
 
 def finish_run(store: Store, record: RunRecord, published: PublishedRun) -> RunRecord:
@@ -90,8 +109,8 @@ def read_success(store: Store, run_id: str) -> PublishedRun:
         raise damaged(store, success_name(run_id), "not a success marker of this version") from error
 
 
-def _create_all(store: Store, header: RunHeader, folder: Path) -> Iterator[PublishedFile]:
-    row_groups = _in_row_groups(store, header.run_id)
+def _create_all(store: Store, header: RunHeader, folder: Path, receipts: list[ShardReceipt]) -> Iterator[PublishedFile]:
+    row_groups = _in_row_groups(store, header.run_id, receipts)
     rows = next(row_groups, None)
     number = 0
     while rows is not None:
@@ -111,14 +130,17 @@ def _create_all(store: Store, header: RunHeader, folder: Path) -> Iterator[Publi
         number += 1
 
 
-def _in_row_groups(store: Store, run_id: str) -> Iterator[pa.Table]:
-    """Join shards until they fill a row group."""
+def _in_row_groups(store: Store, run_id: str, receipts: list[ShardReceipt]) -> Iterator[pa.Table]:
+    """Join shards until they fill a row group; lay their receipts aside."""
     waiting: list[pa.Table] = []
-    for rows in map_ahead(partial(read_shard, store, run_id), iter_shards(store, run_id), SHARDS_AHEAD):
-        waiting.append(rows.drop_columns(list(PARTITIONS)).cast(PUBLISHED_SCHEMA))
-        if sum(table.num_rows for table in waiting) >= ROWS_PER_GROUP:
+    waiting_rows = 0
+    for shard in map_ahead(partial(read_shard, store, run_id), iter_shards(store, run_id), SHARDS_AHEAD):
+        receipts.append(shard.receipt)
+        waiting.append(shard.rows.select(PUBLISHED_SCHEMA.names))
+        waiting_rows += shard.rows.num_rows
+        if waiting_rows >= ROWS_PER_GROUP:
             yield pa.concat_tables(waiting)
-            waiting = []
+            waiting, waiting_rows = [], 0
     if waiting:
         yield pa.concat_tables(waiting)
 

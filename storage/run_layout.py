@@ -7,6 +7,7 @@ from datetime import date
 PREDICTIONS = "predictions"
 RUNS_TABLE = "runs_table"
 RUNS = "runs"
+COMPACTED = "compacted"
 
 
 def plan_name(run_id: str) -> str:
@@ -48,6 +49,26 @@ def predictions_name(run_id: str, run_date: date, model_version: str, number: in
     """Return the name of a published file; partitions are written the way Hive does."""
     partition = f"run_date={run_date.isoformat()}/model_version={model_version}"
     return f"{PREDICTIONS}/{partition}/{run_id}-{number:05d}.parquet"
+
+
+def generation_folder(generation: str) -> str:
+    """Return the folder of a generation: the published tables once more, in fewer files."""
+    return f"{COMPACTED}/{generation}"
+
+
+def manifest_name(generation: str) -> str:
+    """Return the name of a generation's manifest, which is written last; its presence makes the generation."""
+    return f"{generation_folder(generation)}/_SUCCESS.json"
+
+
+def compacted_name(generation: str, partition: str, number: int) -> str:
+    """Return the name of a generation's file of the table; ``partition`` is as in ``predictions/``."""
+    return f"{generation_folder(generation)}/{PREDICTIONS}/{partition}/part-{number:05d}.parquet"
+
+
+def compacted_runs_name(generation: str) -> str:
+    """Return the name of the generation's table of runs."""
+    return f"{generation_folder(generation)}/{RUNS_TABLE}.parquet"
 
 
 def run_row_name(run_id: str) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from storage.filesystem import Store
 from storage.parquet import damaged, open_parquet, reading_rows, small_to_bytes
-from storage.prediction_schema import MOMENT
+from storage.prediction_schema import MOMENT, VERSION_METADATA
 from storage.run_layout import run_row_name
 
 RunStatus = Literal["completed"]
@@ -86,7 +86,9 @@ _ARROW_TYPES: dict[Any, pa.DataType] = {
     str | None: pa.string(),
     bool | None: pa.bool_(),
 }
-RUN_SCHEMA = pa.schema([(f.name, _ARROW_TYPES[get_type_hints(RunRecord)[f.name]]) for f in fields(RunRecord)])
+RUN_SCHEMA = pa.schema(
+    [(f.name, _ARROW_TYPES[get_type_hints(RunRecord)[f.name]]) for f in fields(RunRecord)], metadata=VERSION_METADATA
+)
 
 
 def write_run_row(store: Store, record: RunRecord) -> RunRecord:
@@ -94,9 +96,20 @@ def write_run_row(store: Store, record: RunRecord) -> RunRecord:
     name = run_row_name(record.run_id)
     if store.create(name, small_to_bytes(pa.Table.from_pylist([asdict(record)], schema=RUN_SCHEMA))):
         return record
+    return read_run_row(store, record.run_id)
+
+
+def read_run_row(store: Store, run_id: str) -> RunRecord:
+    """Return the row of a finished run; columns that another state of this project added are ignored.
+
+    Raises:
+        DamagedObject: the file is cut, or is not one row of that run.
+        StorageUnavailable: there is no such file.
+    """
+    name = run_row_name(run_id)
     with reading_rows(store, name), open_parquet(store, name) as file:
         (row,) = file.read().to_pylist()
-        standing = RunRecord(**row)
-    if standing.run_id != record.run_id:
-        raise damaged(store, name, f"it is the row of run {standing.run_id}")
-    return standing
+        record = RunRecord(**{key: row[key] for key in RUN_SCHEMA.names if key in row})
+    if record.run_id != run_id:
+        raise damaged(store, name, f"it is the row of run {record.run_id}")
+    return record

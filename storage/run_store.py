@@ -17,13 +17,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
-from cdmodel.errors import RunError
+from cdmodel.errors import NewerSchema, RunError
 from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoRef
 from storage.filesystem import Store
 from storage.lookahead import map_ahead
 from storage.parquet import damaged, fetch_parquet, footer, open_parquet, reading_rows, to_bytes
 from storage.plan_decision import read_decision
-from storage.prediction_schema import PREDICTION_SCHEMA, REPETITIVE_TEXT, RowContext, outcomes_to_table
+from storage.prediction_schema import (
+    PREDICTION_SCHEMA,
+    REPETITIVE_TEXT,
+    SCHEMA_VERSION,
+    VERSION_METADATA,
+    RowContext,
+    as_schema,
+    outcomes_to_table,
+)
 from storage.run_layout import RUNS, config_name, decision_name, plan_name, shard_name, shards_folder, success_name
 from storage.uri import base_name
 
@@ -79,6 +87,24 @@ class RunState:
     finished: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommittedShard:
+    """All that a shard's object holds."""
+
+    receipt: ShardReceipt
+    rows: pa.Table
+    """With our columns, whichever state of this schema version wrote them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Version:
+    """The one field of a header that every version of it has."""
+
+    schema_version: int
+
+
+# What a record has more than its fields is ignored: a later state of this project may have added it.
+_VERSION = TypeAdapter(_Version)
 _HEADER = TypeAdapter(RunHeader)
 _RECEIPT = TypeAdapter(ShardReceipt)
 
@@ -139,9 +165,36 @@ def iter_shards(store: Store, run_id: str) -> Iterator[Shard]:
 
 
 def list_runs(store: Store) -> tuple[RunState, ...]:
-    """Return every run that has a plan which was not withdrawn, oldest first."""
-    states = map_ahead(partial(_state_of, store), store.children(RUNS))
+    """Return every run that has a plan which was not withdrawn, oldest first.
+
+    Raises:
+        DamagedObject: a plan is cut or was edited.
+        NewerSchema: a newer version of this project planned a run.
+    """
+    states = map_ahead(partial(read_state, store), run_ids(store))
     return tuple(sorted((run for run in states if run is not None), key=lambda run: run.header.created_at))
+
+
+def run_ids(store: Store) -> tuple[str, ...]:
+    """Return the names of all folders of runs, those included whose plan never came to stand."""
+    return store.children(RUNS)
+
+
+def read_state(store: Store, run_id: str) -> RunState | None:
+    """Return the state of a run; None for a folder whose plan never came to stand, or was withdrawn.
+
+    Raises:
+        DamagedObject: the plan is cut or was edited, or what was decided about it was changed.
+        NewerSchema: a newer version of this project planned it.
+    """
+    names = store.children(f"{RUNS}/{run_id}")
+    if base_name(plan_name(run_id)) not in names:
+        return None
+    finished = base_name(success_name(run_id)) in names
+    is_decided = base_name(decision_name(run_id)) in names
+    if is_decided and not finished and read_decision(store, run_id) == "withdrawn":
+        return None
+    return RunState(header=read_header(store, run_id), finished=finished)
 
 
 def find_run(store: Store, run_id: str | None) -> RunState:
@@ -150,11 +203,14 @@ def find_run(store: Store, run_id: str | None) -> RunState:
     Raises:
         RunError: there is no such run, or none at all.
     """
-    runs = list_runs(store)
-    chosen = runs[-1:] if run_id is None else [run for run in runs if run.header.run_id == run_id]
-    if not chosen:
+    if run_id is None:
+        runs = list_runs(store)
+        found = runs[-1] if runs else None
+    else:
+        found = read_state(store, run_id) if run_id in run_ids(store) else None
+    if found is None:
         raise RunError(store.root, "no run stands here" if run_id is None else f"there is no run {run_id} here")
-    return chosen[0]
+    return found
 
 
 def commit_shard(
@@ -169,13 +225,19 @@ def commit_shard(
     """
     receipt = _summarise(outcomes, context, committed_at)
     table = outcomes_to_table(outcomes, context)
-    table = table.replace_schema_metadata({RECEIPT_KEY: _RECEIPT.dump_json(receipt)})
+    table = table.replace_schema_metadata({RECEIPT_KEY: _RECEIPT.dump_json(receipt), **VERSION_METADATA})
     if store.create(shard_name(context.run_id, context.shard_id), to_bytes(table, REPETITIVE_TEXT)):
         return receipt
     winner = read_receipt(store, context.run_id, context.shard_id)
     if winner.fingerprint != context.fingerprint:
         raise damaged(store, shard_name(context.run_id, context.shard_id), "its rows are of other models or settings")
     return winner
+
+
+def planned_shards(store: Store, run_id: str) -> frozenset[str]:
+    """Return the ids of all shards of a plan."""
+    with open_parquet(store, plan_name(run_id)) as plan:
+        return frozenset(plan.read(columns=["shard_id"]).column("shard_id").unique().to_pylist())
 
 
 def committed_shards(store: Store, run_id: str) -> frozenset[str]:
@@ -199,43 +261,43 @@ def read_receipts(store: Store, run_id: str) -> tuple[ShardReceipt, ...]:
     return tuple(map_ahead(partial(read_receipt, store, run_id), sorted(committed_shards(store, run_id))))
 
 
-def read_shard(store: Store, run_id: str, shard: Shard) -> pa.Table:
-    """Return the rows of a committed shard, checked against the plan and the checksums of their pages.
+def read_shard(store: Store, run_id: str, shard: Shard) -> CommittedShard:
+    """Return a committed shard, checked against the plan and the checksums of its pages.
 
     Raises:
         DamagedObject: the object was cut, changed, or holds other videos than planned.
     """
     name = shard_name(run_id, shard.shard_id)
     with fetch_parquet(store, name) as file:
-        _receipt_of(store, run_id, shard.shard_id, file)
+        receipt = _receipt_of(store, run_id, shard.shard_id, file)
         with reading_rows(store, name):
-            table = file.read().select(PREDICTION_SCHEMA.names)
-    if table.column("video_id").to_pylist() != [video.video_id for video in shard.videos]:
+            rows = as_schema(file.read(), PREDICTION_SCHEMA)
+            video_ids = rows.column("video_id").to_pylist()
+    if video_ids != [video.video_id for video in shard.videos]:
         raise damaged(store, name, "it holds other videos than the plan")
-    return table
-
-
-def _state_of(store: Store, run_id: str) -> RunState | None:
-    """Return the state of a run; None for a folder whose plan never came to stand, or was withdrawn."""
-    names = store.children(f"{RUNS}/{run_id}")
-    if base_name(plan_name(run_id)) not in names:
-        return None
-    finished = base_name(success_name(run_id)) in names
-    is_decided = base_name(decision_name(run_id)) in names
-    if is_decided and not finished and read_decision(store, run_id) == "withdrawn":
-        return None
-    return RunState(header=read_header(store, run_id), finished=finished)
+    return CommittedShard(receipt=receipt, rows=rows)
 
 
 def _header_of(store: Store, run_id: str, plan: pq.ParquetFile) -> RunHeader:
     name = plan_name(run_id)
+    content = footer(plan).get(HEADER_KEY.decode(), b"")
     try:
-        header = _HEADER.validate_json(footer(plan).get(HEADER_KEY.decode(), b""))
+        _refuse_newer(run_id, _VERSION.validate_json(content))
+        header = _HEADER.validate_json(content)
     except ValidationError as error:
         raise damaged(store, name, "not a plan of this version") from error
     if header.run_id != run_id or header.videos != plan.metadata.num_rows:
         raise damaged(store, name, f"the plan holds {plan.metadata.num_rows} videos of {header.videos}")
     return header
+
+
+def _refuse_newer(run_id: str, written: _Version) -> None:
+    if written.schema_version > SCHEMA_VERSION:
+        raise NewerSchema(
+            f"run {run_id}",
+            f"was written with schema version {written.schema_version}, this cdlabel knows up to {SCHEMA_VERSION}: "
+            "upgrade cdlabel, or use another OUT",
+        )
 
 
 def _checked(store: Store, run_id: str, planned_id: str, shard: Shard) -> Shard:

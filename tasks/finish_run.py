@@ -12,7 +12,7 @@ from storage.attempt_log import lost_seconds
 from storage.filesystem import open_store
 from storage.publish import finish_run, publish_run
 from storage.run_record import RunRecord
-from storage.run_store import RunHeader, read_header, read_receipts
+from storage.run_store import RunHeader, read_header
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,18 +42,17 @@ def publish_and_record(
     store = open_store(out)
     published = publish_run(store, run_id)
     header = read_header(store, run_id)
-    receipts = read_receipts(store, run_id)
-    winners = {receipt.shard_id: receipt.attempt_id for receipt in receipts}
+    winners = {receipt.shard_id: receipt.attempt_id for receipt in published.receipts}
     record = summarise(
         header,
-        add_up(receipts),
+        add_up(published.receipts),
         retry_cost=lost_seconds(store, run_id, winners),
         ended_at=datetime.now(UTC),
         config_json=config_json,
         code_version=code_version,
         prices=prices,
     )
-    return finish_run(store, record, published)
+    return finish_run(store, record, published.run)
 
 
 def add_up(receipts: Sequence[ShardReceipt]) -> RunTotals:

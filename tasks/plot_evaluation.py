@@ -80,9 +80,12 @@ CURVE_LOOKS: Mapping[str, Look] = {
 
 def plot_evaluation(report: Report) -> dict[str, bytes]:
     """Return the plots under their file names, each as PNG and as SVG."""
-    return {
-        f"{name}.{suffix}": _render(figure, suffix) for name, figure in _figures(report) for suffix in ("png", "svg")
-    }
+    plots = {}
+    for name, figure in _figures(report):
+        plots[f"{name}.png"] = _render(figure, "png")
+        figure.set_layout_engine("none")  # what the first drawing arranged stays, and need not be found again
+        plots[f"{name}.svg"] = _render(figure, "svg")
+    return plots
 
 
 def _figures(report: Report) -> Iterator[tuple[str, Figure]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from cdmodel.cost import ComputeCost
-from storage.filesystem import open_store
-from storage.run_store import find_run, read_receipts
+from storage.filesystem import Store, open_store
+from storage.run_record import read_run_row
+from storage.run_store import RunState, find_run, read_receipts
 from tasks.finish_run import add_up
 
 
@@ -33,16 +34,40 @@ def read_status(out: str, run_id: str | None) -> RunStatus:
 
     Raises:
         RunError: there is no such run.
-        DamagedObject: a plan or a shard's object was changed.
+        DamagedObject: a plan, a shard's object or the run's row was changed.
+        NewerSchema: a newer version of this project planned the run.
     """
     store = open_store(out)
     run = find_run(store, run_id)
+    return _of_finished(store, run) if run.finished else _of_unfinished(store, run)
+
+
+def _of_finished(store: Store, run: RunState) -> RunStatus:
+    """Read the run's row: its shard objects may have been cleaned up."""
+    record = read_run_row(store, run.header.run_id)
+    return RunStatus(
+        run_id=record.run_id,
+        finished=True,
+        videos_planned=run.header.videos,
+        videos_labeled=record.videos_labeled,
+        videos_partial=record.videos_partial,
+        videos_failed=record.videos_failed,
+        videos_pending=0,
+        shards=run.header.shards,
+        shards_done=run.header.shards,
+        clips_planned=record.clips_planned,
+        clips_teacher=record.clips_teacher,
+        cost=ComputeCost(**{field.name: getattr(record, field.name) for field in fields(ComputeCost)}),
+    )
+
+
+def _of_unfinished(store: Store, run: RunState) -> RunStatus:
     receipts = read_receipts(store, run.header.run_id)
     totals = add_up(receipts)
     done = totals.videos_labeled + totals.videos_partial + totals.videos_failed
     return RunStatus(
         run_id=run.header.run_id,
-        finished=run.finished,
+        finished=False,
         videos_planned=run.header.videos,
         videos_labeled=totals.videos_labeled,
         videos_partial=totals.videos_partial,

@@ -113,7 +113,8 @@ def test_a_bundle_whose_weights_were_changed(videos: Path, out: Path, tmp_path: 
     assert not out.exists()
 
 
-def test_a_scheduler_that_does_not_answer(videos: Path, out: Path) -> None:
+def test_a_scheduler_that_does_not_answer(videos: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.dispatch.CONNECT_SECONDS", 1)
     assert "127.0.0.1:9" in refuse(videos, "--out", out, "--scheduler", "tcp://127.0.0.1:9")
     assert not out.exists()
 

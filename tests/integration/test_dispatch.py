@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -76,6 +80,49 @@ def where_is_storage(_: int) -> str:
     return str(storage.__file__)
 
 
-def test_nobody_at_the_address_is_a_usage_error() -> None:
+def test_nobody_at_the_address_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.dispatch.CONNECT_SECONDS", 1)
     with pytest.raises(ClusterError, match=r"127\.0\.0\.1:9"):
         check_scheduler(ClusterSettings(scheduler="tcp://127.0.0.1:9"))
+
+
+@pytest.fixture
+def external() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """A scheduler process and one worker, in this order; ended with the test."""
+    port = free_port()
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
+    processes = [subprocess.Popen([*command, "--no-dashboard"], stderr=subprocess.DEVNULL)]
+    try:
+        processes.append(start_worker(port))
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def start_worker(port: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", f"tcp://127.0.0.1:{port}", "--no-nanny"]
+    return subprocess.Popen([*command, "--nthreads", "1", "--no-dashboard"], stderr=subprocess.DEVNULL)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@pytest.mark.parametrize(("dies", "reason"), [(0, "scheduler is gone"), (1, "had no worker for 1 s")])
+def test_a_cluster_that_dies_ends_the_run_with_its_address(
+    external: list[subprocess.Popen[bytes]], dies: int, reason: str
+) -> None:
+    address = str(external[1].args[3])  # type: ignore[index]
+    settings = ClusterSettings(scheduler=address, worker_wait_seconds=1)
+    with open_cluster(settings, gpus=0) as cluster:
+        outcomes = run_on_workers(cluster, time.sleep, ((f"slow-{n}", 0.2) for n in range(200)))
+        next(outcomes)
+        external[dies].kill()
+        with pytest.raises(RunError, match=reason) as raised:
+            list(outcomes)
+    assert raised.value.subject == address

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from broken_networks import BRIGHT
-from prefect.client.orchestration import get_client
-from prefect.testing.utilities import prefect_test_harness
+from typer.testing import CliRunner
 
 from cdmodel.policies import DenseTeacher
 from cdmodel.testing import encode_flat_video, encode_numbered_clips, write_tiny_bundle
+from flows.cli import app
 from flows.config import load_config
-from flows.label import label_corpus
 from storage.filesystem import open_store
 from storage.run_record import RunRecord
 from storage.views import run_query
@@ -26,6 +27,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(scope="module")
 def prefect_server() -> Iterator[None]:
+    # Imported here and below, for every process of pytest imports this file, and Prefect's server takes seconds to load.
+    from prefect.testing.utilities import prefect_test_harness
+
     with prefect_test_harness(server_startup_timeout=120):
         yield
 
@@ -39,7 +43,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_the_flow_labels_and_leaves_receipt_progress_and_failures_on_its_page(corpus: Path, tmp_path: Path) -> None:
+def test_the_flow_labels_shows_itself_on_its_page_and_a_mended_video_is_labeled_by_retry(
+    corpus: Path, tmp_path: Path
+) -> None:
+    from prefect.client.orchestration import get_client
+
+    from flows.label import label_corpus
+
     out = tmp_path / "out"
     settings = {"source": str(corpus), "out": str(out), "cluster.workers": 1, "sharding.videos_per_shard": 3}
     record = label_corpus(load_config(None, [], settings))
@@ -56,10 +66,22 @@ def test_the_flow_labels_and_leaves_receipt_progress_and_failures_on_its_page(co
     assert isinstance(again, NothingToDo)
     assert again.videos_skipped == 6
 
+    mended = corpus / "broken.mp4"
+    shutil.copy(next(path for path in corpus.iterdir() if path != mended), mended)
+    retried = CliRunner().invoke(app, ["retry", str(out), "--reason", "unreadable", "--strict", "--json"])
+    assert retried.exit_code == 0, retried.output
+    run = json.loads(retried.stdout)
+    assert (run["videos_planned"], run["videos_labeled"]) == (1, 1)
+    rows = run_query(open_store(str(out)), "select status, run_id from latest where uri.ends_with('broken.mp4')").rows
+    assert rows == (("labeled", run["run_id"]),)
+    assert "nothing to retry" in CliRunner().invoke(app, ["retry", str(out)]).stderr
+
 
 @pytest.mark.usefixtures("prefect_server")
 def test_videos_that_kill_workers_are_named_and_the_others_of_their_shard_are_labeled(tmp_path: Path) -> None:
     """Two of them in one shard: more deaths than the scheduler lets a shard have."""
+    from flows.label import label_corpus
+
     bundle, videos, out = tmp_path / "bundle", tmp_path / "videos", tmp_path / "out"
     write_tiny_bundle(bundle, teacher_builder="broken_networks:build_deadly", policy=DenseTeacher())
     videos.mkdir()

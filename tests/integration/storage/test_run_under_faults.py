@@ -162,7 +162,7 @@ def _run(store: Store, run_id: str) -> None:
     for shard in SHARDS:
         if shard.shard_id not in committed_shards(store, run_id):
             commit_shard(store, outcomes_of(shard), context(run_id, shard.shard_id), NOON)
-    finish_run(store, record_of(run_id), publish_run(store, run_id))
+    finish_run(store, record_of(run_id), publish_run(store, run_id).run)
     problems = verify_output(store.root)
     if problems:
         raise StorageUnavailable(store.root, problems[0].detail)

@@ -121,7 +121,7 @@ def test_a_run_that_died_while_publishing_is_unseen_and_published_again(store: S
     plan_run(store, "r1", SHARDS)
     for shard in SHARDS:
         commit_shard(store, outcomes_of(shard), context("r1", shard.shard_id), NOON)
-    first = publish_run(store, "r1")
+    first = publish_run(store, "r1").run
     assert run_query(store, "select count(*) from predictions").rows == ((0,),)
     assert publish_and_finish(store, "r1") == first
     assert run_query(store, "select count(*) from predictions").rows == ((5,),)

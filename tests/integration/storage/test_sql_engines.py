@@ -110,7 +110,7 @@ def _run(
     changed = {"model_version": model_version, "run_date": date(2026, 11, 23) + timedelta(days=days)}
     assert create_plan(store, replace(header(run_id, shards), **changed), shards, "# settings\n")
     commit_shard(store, outcomes, replace(context(run_id, shard.shard_id, prices=prices), **changed), NOON)
-    finish_run(store, record_of(run_id), publish_run(store, run_id))
+    finish_run(store, record_of(run_id), publish_run(store, run_id).run)
 
 
 def _code(heading: str, engine: str, out: str) -> str:

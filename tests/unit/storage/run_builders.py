@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -25,6 +25,7 @@ from storage.prediction_schema import SCHEMA_VERSION, RowContext
 from storage.publish import PublishedRun, finish_run, publish_run
 from storage.run_record import RunRecord
 from storage.run_store import RunHeader, commit_shard, create_plan, make_shard
+from tasks.finish_run import add_up
 
 FINGERPRINT = "f0f0f0f0f0f0f0f0"
 RUN_DATE = date(2026, 11, 23)
@@ -196,8 +197,19 @@ def record_of(run_id: str, at: datetime = NOON) -> RunRecord:
 
 
 def publish_and_finish(store: Store, run_id: str, at: datetime = NOON) -> PublishedRun:
-    published = publish_run(store, run_id)
-    finish_run(store, record_of(run_id, at), published)
+    publication = publish_run(store, run_id)
+    published, counts = publication.run, add_up(publication.receipts)
+    record = replace(
+        record_of(run_id, at),
+        videos_planned=published.rows,
+        videos_labeled=counts.videos_labeled,
+        videos_partial=counts.videos_partial,
+        videos_failed=counts.videos_failed,
+        clips_planned=counts.clips_planned,
+        clips_student=counts.clips_student,
+        clips_teacher=counts.clips_teacher,
+    )
+    finish_run(store, record, published)
     return published
 
 

@@ -120,7 +120,7 @@ def test_the_second_attempt_adopts_the_receipt_of_the_first(store: Store):
     second = commit_shard(store, outcomes_of(SHARDS[0]), late, NOON + timedelta(hours=1))
     assert second == first
     assert second.attempt_id == "attempt-1"
-    assert set(read_shard(store, "r1", SHARDS[0]).column("attempt_id").to_pylist()) == {"attempt-1"}
+    assert set(read_shard(store, "r1", SHARDS[0]).rows.column("attempt_id").to_pylist()) == {"attempt-1"}
 
 
 def test_rows_of_other_models_under_the_name_of_a_shard_are_not_adopted(store: Store):

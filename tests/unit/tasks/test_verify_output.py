@@ -4,6 +4,8 @@ import json
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cdmodel.cost import ComputeCost
@@ -153,3 +155,46 @@ def test_a_damaged_plan_is_a_problem_and_not_a_crash(store: Store):
     _finished(store, "r1", "a")
     (Path(store.root) / "runs/r1/plan.parquet").write_bytes(b"no plan")
     assert _found(store) == [("damaged_file", f"{store.root}/runs/r1/plan.parquet")]
+
+
+def test_a_damaged_run_does_not_hide_what_is_wrong_with_another(store: Store):
+    _finished(store, "r1", "a")
+    (Path(store.root) / "runs/r1/plan.parquet").write_bytes(b"no plan")
+    _finished(store, "r2", "b").unlink()
+    assert _found(store) == [
+        ("damaged_file", f"{store.root}/runs/r1/plan.parquet"),
+        ("damaged_file", f"{TABLE}/r2-00000.parquet"),
+    ]
+
+
+def test_a_marker_without_a_plan_is_named(store: Store):
+    _finished(store, "r1", "a")
+    (Path(store.root) / "runs/r1/plan.parquet").unlink()
+    assert _found(store) == [("damaged_file", "runs/r1/plan.parquet")]
+
+
+def test_a_stray_row_of_a_run_is_named(store: Store):
+    _finished(store, "r1", "a")
+    store.create("runs_table/r0.parquet", b"")
+    assert _found(store) == [("stray_file", "runs_table/r0.parquet")]
+
+
+@pytest.mark.parametrize("column", ["videos_failed", "videos_planned", "clips_teacher"])
+def test_a_row_of_a_run_that_does_not_agree_with_its_rows_is_named(store: Store, column: str):
+    _finished(store, "r1", "a", "b")
+    path = Path(store.root) / "runs_table/r1.parquet"
+    with pq.ParquetFile(path) as file:
+        row = file.read()
+    position = row.schema.get_field_index(column)
+    pq.write_table(row.set_column(position, column, pa.array([7])), path)
+    (problem,) = verify_output(store.root)
+    assert (problem.kind, problem.path) == ("damaged_file", "runs_table/r1.parquet")
+    assert f"{column} 7 for" in problem.detail
+
+
+def test_progress_counts_up_to_all_runs(store: Store):
+    _finished(store, "r1", "a")
+    _finished(store, "r2", "b")
+    told: list[tuple[int, int]] = []
+    verify_output(store.root, lambda done, total: told.append((done, total)))
+    assert told == [(0, 2), (1, 2), (2, 2)]
