@@ -74,9 +74,9 @@ def _dies_and_goes_on(
 def test_a_first_run_survives_a_crash_at_every_step(archive: Archive, disk: WatchedDisk):
     steps = steps_of(disk, archive.at(f"{archive.out}-undisturbed").label)
     resumed: set[str] = set()
-    # Here before the reads as well: what is left is the same, but the command is at another place.
+    # Here before some reads as well: what is left is the same, but the command is at another place.
     reads: list[tuple[int, Moment]] = [(step.number, "before") for step in steps if step.kind in READS]
-    for number, moment in [*_points(steps), *reads]:
+    for number, moment in [*_points(steps), *reads[::3]]:
         crashing = archive.at(f"{archive.out}-{number}-{moment}")
         _dies_and_goes_on(disk, crashing, Witness(crashing), number, moment, resumed)
     # Every create and every new folder is a state of its own.
@@ -116,11 +116,14 @@ def test_a_power_cut_takes_nothing_that_was_said_to_stand(
 ):
     steps = steps_of(disk, archive.at(f"{archive.out}-undisturbed").label)
     resumed: set[str] = set()
-    for number, moment in _points(steps):
+    kinds = {"names": ("mkdir", "create file", "link", "flush folder"), "content": ("write", "fsync", "link")}[lost]
+    for number, moment in [point for point in _points(steps) if steps[point[0] - 1].kind in kinds]:
         disk.forget_unflushed()
         crashing = archive.at(f"{archive.out}-{number}-{moment}")
         witness = Witness(crashing)
         process = _die(disk, crashing.label, number, moment)
+        if not (disk.unflushed_names if lost == "names" else disk.unflushed_content):
+            continue  # there is nothing to lose, and a crash is all that it was
         disk.cut_power(lost)
         gone = [name for name in process.confirmed if not Path(name).exists()]
         assert not gone, f"lost after {process.steps[number - 1]}: {gone}"

@@ -250,11 +250,13 @@ def test_a_tampered_table_of_a_closed_run_is_named_and_publishing_again_restores
         Witness(one.archive).look_at_the_end()
 
 
-def test_a_cut_row_of_a_closed_run_is_refused_by_the_views(finished: Run):
+def test_a_cut_row_of_a_closed_run_is_named_by_the_views_and_by_verify(finished: Run):
     for one, path in _tampered(finished, Run.row, CUTS):
         with pytest.raises(DamagedObject) as caught:
             connect_views(open_store(one.archive.out))
         assert caught.value.subject == str(path)
+        (problem,) = verify_output(one.archive.out)
+        assert str(path).endswith(str(problem.path))
         assert isinstance(one.archive.label(), NothingToDo)
 
 
