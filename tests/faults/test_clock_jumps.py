@@ -21,7 +21,7 @@ from storage.views import run_query
 from tasks.plan_run import LabelingPlan, NothingToDo
 
 JUMPS = {"days ahead": timedelta(days=9), "days back": timedelta(days=-9), "over midnight": timedelta(hours=13)}
-ORDERS = 12
+ORDERS = 8
 jumps = pytest.mark.parametrize("jump", JUMPS.values(), ids=JUMPS)
 
 
