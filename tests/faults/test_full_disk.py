@@ -23,7 +23,9 @@ def test_a_disk_that_refuses_every_write_from_any_step_on_stops_the_run_and_lose
 ):
     steps = steps_of(disk, archive.at(f"{archive.out}-undisturbed").label)
     resumed: set[str] = set()
-    for step in [step for step in steps if step.kind in WRITES]:
+    # A disk that became read-only differs from a full one in that it takes no first half: a sample will do.
+    every = 1 if code == errno.ENOSPC else 4
+    for step in [step for step in steps if step.kind in WRITES][::every]:
         one = archive.at(f"{archive.out}-{step.number}")
         witness = Witness(one)
         with disk.process(DiskFails(step.number, code, WRITES)), pytest.raises(LabelingError) as caught:

@@ -22,7 +22,7 @@ from storage.run_record import RunRecord
 from storage.run_store import RunState, commit_shard, iter_shards, list_runs, read_receipt
 from tasks.plan_run import NothingToDo, RetrySettings
 
-SEEDS = range(6)
+SEEDS = range(4)
 ACTIONS = 14
 STEPS_OF_A_RUN = 70
 WRITES = ("mkdir", "create file", "write", "fsync", "link", "flush folder")

@@ -21,8 +21,8 @@ from storage.run_record import RunRecord
 from storage.run_store import RunHeader, commit_shard, committed_shards, iter_shards
 from tasks.plan_run import LabelingPlan, NothingToDo
 
-SCHEDULES = 8
-ONE_ORDER_OF = 3
+SCHEDULES = 5
+ONE_ORDER_OF = 6
 
 
 def _links(step: Step) -> bool:
@@ -92,7 +92,7 @@ def test_the_schedules_let_each_attempt_win(archive: Archive, disk: WatchedDisk)
 def test_a_zombie_that_wakes_after_its_successor_changes_nothing(archive: Archive, disk: WatchedDisk):
     """Stopped before any step that counts, woken when the run is long finished by another process."""
     steps = [step for step in steps_of(disk, archive.at(f"{archive.out}-undisturbed").label) if _has_effect(step)]
-    for sleeps_at in range(1, len(steps) + 1, 3):
+    for sleeps_at in range(1, len(steps) + 1, 4):
         one = archive.at(f"{archive.out}-{sleeps_at}")
         witness = Witness(one)
         finished: list[dict[str, bytes]] = []
@@ -120,7 +120,7 @@ def _labeled(archive: Archive) -> RunHeader:
 def test_two_publishers_of_a_run_write_it_once_in_whatever_order(archive: Archive, disk: WatchedDisk):
     """Orders in which two processes can take the four creates of publishing: two files, the row, the marker.
 
-    All 35 that begin with the one were tried; every third is kept.
+    All 35 that begin with the one were tried; every sixth is kept.
     """
     header = _labeled(archive)
     creates = [step for step in steps_of(disk, lambda: archive.copied("one").publish(header.run_id)) if _links(step)]
@@ -136,7 +136,7 @@ def test_two_publishers_of_a_run_write_it_once_in_whatever_order(archive: Archiv
         witness.look_at_the_end()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_two_whole_commands_at_once_share_one_run(archive: Archive, disk: WatchedDisk, seed: int):
     witness = Witness(archive)
     results = interleave(
