@@ -64,8 +64,9 @@ from decode_peers import cpu_seconds
 from decode_videos import FRAMES_PER_SECOND, TEST_VIDEOS, TestVideo, make_video
 from numpy.typing import NDArray
 
-from cdmodel.decode import DECODER_NAME, ClipReader
+from cdmodel.decode import ClipReader
 from cdmodel.decode_limits import DecodeLimits
+from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.sampling import ClipGeometry, ClipSampling, frame_times, nominal_span
 
 CLIP_FRAMES = 16

@@ -253,7 +253,9 @@ def finish_invented(store: Store, header: RunHeader, shards: tuple[Shard, ...], 
     ended_at = header.created_at + timedelta(hours=1)
     finish_run(
         store,
-        summarise(header, totals, ended_at=ended_at, config_json="{}", code_version="bench", prices=None),
+        summarise(
+            header, totals, ended_at=ended_at, config_json="{}", code_version="bench", prices=None, retry_cost=0.0
+        ),
         published,
     )
 

@@ -19,7 +19,7 @@ from cdmodel.calibration import calibrate_student, calibrate_teacher
 from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.clips import ClipBatch, ClipSource
 from cdmodel.cost import ComputeCost
-from cdmodel.decode import DECODER_NAME
+from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.errors import DecodeError
 from cdmodel.escalation import counted_clips, needs_student, next_clips
 from cdmodel.models import CascadeModels

@@ -42,9 +42,7 @@ from cdmodel.stream_length import measure_length
 from cdmodel.types import VideoFacts
 from cdmodel.wanted_moments import WantedMoments, join_moments
 
-__all__ = ["DECODER_NAME", "ClipReader", "DecodeSummary"]
-
-DECODER_NAME = f"pyav-{av.__version__}"
+__all__ = ["ClipReader", "DecodeSummary"]
 
 
 class ClipReader:

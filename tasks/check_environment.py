@@ -10,7 +10,8 @@ from importlib.metadata import version
 import numpy as np
 
 from cdmodel.bundle import model_version, read_manifest
-from cdmodel.decode import DECODER_NAME, ClipReader
+from cdmodel.decode import ClipReader
+from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.encode import encode_mp4
 from cdmodel.errors import LabelingError
 from cdmodel.models import count_gpus, load_bundle, pick_device

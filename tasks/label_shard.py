@@ -15,8 +15,8 @@ from cdmodel.cascade import decode_cost, label_video
 from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.clips import ClipSource
 from cdmodel.cost import ComputeCost, PriceTable
-from cdmodel.decode import DECODER_NAME
 from cdmodel.decode_limits import DecodeLimits
+from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.errors import VideoError, VideoKilledWorker
 from cdmodel.models import CascadeModels
 from cdmodel.pass_choice import PassChooser

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cdmodel.decode import DECODER_NAME
+from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.errors import RunError
 from cdmodel.failure_policy import FailurePolicy
 from cdmodel.types import VideoRef

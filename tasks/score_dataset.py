@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter
 
 from cdmodel.cascade import ask_student, ask_teacher
-from cdmodel.decode import DECODER_NAME
 from cdmodel.decode_limits import DecodeLimits
+from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.errors import DamagedObject, DecodeError, VideoError
 from cdmodel.labels import to_truth
 from cdmodel.models import CascadeModels

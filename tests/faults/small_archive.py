@@ -13,7 +13,7 @@ from attempt_rows import label_pending, outcomes_of
 
 import tasks.finish_run
 import tasks.plan_run
-from cdmodel.decode import DECODER_NAME
+from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.errors import ErrorKind
 from cdmodel.types import Shard, VideoOutcome
 from storage.corpus import CorpusRules

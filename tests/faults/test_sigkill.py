@@ -15,7 +15,7 @@ from small_archive import Archive
 from watched_disk import WatchedDisk, moments_of, steps_of
 from witness import Witness
 
-from cdmodel.decode import DECODER_NAME
+from cdmodel.decoder_name import DECODER_NAME
 from tasks.plan_run import LabelingPlan
 
 KILLS = 8

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cdmodel.cost import ComputeCost
-from cdmodel.decode import DECODER_NAME
+from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.errors import ErrorKind
 from cdmodel.types import VideoFailure
 from flows.cli import app

@@ -19,7 +19,7 @@ from cdmodel.bundle import (
 from cdmodel.calibration import Calibration
 from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.cost import ComputeCost
-from cdmodel.decode import DECODER_NAME
+from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.errors import BundleError, ConfigError, OutputError, SourceError
 from cdmodel.policies import Budgeted, Certified, DenseStudent, DenseTeacher, VideoRank
 from cdmodel.risk import RiskCurve
