@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
+from multiprocessing import resource_tracker
 from typing import Any, ClassVar, Generic, TypeVar
 
 import dask
@@ -255,8 +256,10 @@ def check_scheduler(settings: ClusterSettings) -> None:
 def _local_cluster(workers: int, gpus: int) -> Any:
     """Start workers that do not hear the terminal's signals: this process ends them, when it has unwound.
 
-    Signals blocked in the thread that starts a process stay blocked in that process.
+    Signals blocked in the thread that starts a process stay blocked in that process. Not so where that thread has to
+    start multiprocessing's resource tracker first, which lets SIGINT through again: it is started here.
     """
+    resource_tracker.ensure_running()
     starter = ThreadPoolExecutor(1, initializer=_block_terminal_signals)
     try:
         return starter.submit(_start_local_cluster, workers, gpus).result()
