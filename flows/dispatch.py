@@ -256,9 +256,9 @@ def check_scheduler(settings: ClusterSettings) -> None:
 def _local_cluster(workers: int, gpus: int) -> Any:
     """Start workers that do not hear the terminal's signals: this process ends them, when it has unwound.
 
-    Signals blocked in the thread that starts a process stay blocked in that process.
+    Signals blocked in the thread that starts a process stay blocked in that process. Not so where that thread has to
+    start multiprocessing's resource tracker first, which lets SIGINT through again: it is started here.
     """
-    # It unblocks SIGINT in the thread that starts it, which must not be ours once they are blocked there.
     resource_tracker.ensure_running()
     starter = ThreadPoolExecutor(1, initializer=_block_terminal_signals)
     try:

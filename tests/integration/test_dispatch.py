@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -72,6 +73,17 @@ def test_a_storage_package_on_a_worker_is_ours(cluster: Cluster) -> None:
     [outcome] = run_on_workers(cluster, where_is_storage, iter([("where", 0)]))
     assert isinstance(outcome, Completed)
     assert outcome.result.endswith("storage/__init__.py")
+
+
+def test_workers_do_not_hear_the_terminal(cluster: Cluster) -> None:
+    """A Ctrl-C goes to them too; the command is to end them, in its own order."""
+    [outcome] = run_on_workers(cluster, blocked_signals, iter([("signals", 0)]))
+    assert isinstance(outcome, Completed)
+    assert {signal.SIGINT, signal.SIGHUP} <= outcome.result
+
+
+def blocked_signals(_: int) -> set[signal.Signals]:
+    return {signal.Signals(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())}
 
 
 def where_is_storage(_: int) -> str:
