@@ -127,19 +127,6 @@ def share_videos(store: Store, run_id: str, other_id: str) -> bool:
     return bool(pc.any(shared).as_py())
 
 
-def duplicates(store: Store, names: Sequence[str]) -> list[str]:
-    """Return the ids that stand more than once in these files together."""
-    ids = pa.chunked_array([rows.column(0).combine_chunks() for rows in _read(store, names, _KEYS[:1])], pa.string())
-    counts = ids.value_counts()
-    repeated = pc.filter(counts.field("values"), pc.greater(counts.field("counts"), 1))
-    return sorted(str(value) for value in repeated.to_pylist())
-
-
-def published_ids(store: Store, names: Sequence[str]) -> set[str]:
-    """Return the ids that stand in these files."""
-    return {value for rows in _read(store, names, _KEYS[:1]) for value in rows.column(0).to_pylist()}
-
-
 def _published(store: Store, runs: Iterable[RunState]) -> list[str]:
     return [file.name for run in runs if run.finished for file in read_success(store, run.header.run_id).files]
 

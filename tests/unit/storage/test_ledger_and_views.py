@@ -25,7 +25,7 @@ from cdmodel.errors import ConfigError, ErrorKind
 from cdmodel.failure_policy import FailurePolicy
 from cdmodel.types import Damage, VideoRef
 from storage.filesystem import Store, open_store
-from storage.ledger import WorkLeft, duplicates, failed_videos, planned_elsewhere, published_ids, work_left
+from storage.ledger import WorkLeft, failed_videos, planned_elsewhere, work_left
 from storage.prediction_schema import PREDICTION_SCHEMA
 from storage.run_record import RUN_SCHEMA
 from storage.run_store import commit_shard, list_runs
@@ -137,15 +137,6 @@ def test_videos_of_an_unfinished_run_are_its_own(store: Store):
     plan_run(store, "open", shards_of([video("b")], [video("c")]))
     plan_run(store, "foreign", shards_of([video("d")], fingerprint="0" * 16), fingerprint="0" * 16)
     assert planned_elsewhere(store, list_runs(store), FINGERPRINT) == {"b": "open", "c": "open"}
-
-
-def test_ids_that_stand_twice_are_found(store: Store):
-    first = finished_run(store, "r1", [video("a"), video("b")])
-    second = finished_run(store, "r2", [video("b"), video("c")], at=LATER)
-    names = [file.name for run in (first, second) for file in run.files]
-    assert duplicates(store, names) == ["b"]
-    assert duplicates(store, names[:1]) == []
-    assert published_ids(store, names) == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize("view", ["predictions", "latest", "failures", "runs", "clips"])

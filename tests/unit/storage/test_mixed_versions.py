@@ -12,12 +12,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from run_builders import NOON, commit, finished_run, plan_run, publish_and_finish, shards_of, video
+from run_builders import FINGERPRINT, NOON, commit, finished_run, plan_run, publish_and_finish, shards_of, video
 
 from cdmodel.errors import NewerSchema
+from cdmodel.failure_policy import FailurePolicy
 from storage.compaction import compact_runs
 from storage.filesystem import Store, open_store
-from storage.ledger import published_ids
+from storage.ledger import work_left
 from storage.prediction_schema import PREDICTION_SCHEMA, SCHEMA_VERSION
 from storage.publish import read_success
 from storage.run_layout import plan_name, run_row_name, shard_name, success_name
@@ -112,8 +113,8 @@ def test_every_reader_of_ours_takes_the_mix(store: Store):
     assert table.column("cost_usd").null_count == 3
     assert verify_output(store.root) == ()
     assert [read_status(store.root, name).videos_labeled for name in ("older", "ours", "newer")] == [1, 1, 1]
-    names = [file.name for run in ("older", "ours", "newer") for file in read_success(store, run).files]
-    assert published_ids(store, names) == {"a", "b", "c"}
+    found = [video("a"), video("b"), video("c"), video("d")]
+    assert work_left(store, found, list_runs(store), FINGERPRINT, FailurePolicy(), "pyav-1").videos == (video("d"),)
     assert [run.header.run_id for run in list_runs(store)] == ["older", "ours", "newer"]
     assert read_run_row(store, "older").cost_usd is None
 
