@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from aimed_proxy import PASSING, AimedProxy, Fault, Kind, proxy_before
 from botocore.retries.standard import ExponentialBackoff
-from run_builders import NOON, context, header, outcomes_of, record_of, shards_of, video
+from run_builders import NOON, context, header, outcomes_of, publish_and_finish, shards_of, video
 from s3_endpoint import IS_REAL, s3_client
 from spoiled_line import spoiled_line
 
@@ -17,7 +17,6 @@ from cdmodel.errors import CommitStateUnknown, LabelingError, OutputError, Stora
 from storage import drivers, filesystem
 from storage.filesystem import Store, open_store
 from storage.output import check_output, check_writable
-from storage.publish import finish_run, publish_run
 from storage.run_store import commit_shard, committed_shards, create_plan
 from storage.views import QueryResult, run_query
 from tasks.verify_output import verify_output
@@ -162,7 +161,7 @@ def _run(store: Store, run_id: str) -> None:
     for shard in SHARDS:
         if shard.shard_id not in committed_shards(store, run_id):
             commit_shard(store, outcomes_of(shard), context(run_id, shard.shard_id), NOON)
-    finish_run(store, record_of(run_id), publish_run(store, run_id).run)
+    publish_and_finish(store, run_id)
     problems = verify_output(store.root)
     if problems:
         raise StorageUnavailable(store.root, problems[0].detail)
