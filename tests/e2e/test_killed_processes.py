@@ -1,0 +1,67 @@
+"""Processes that die while a run labels and publishes: it goes on, or the same command does."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from conftest import CORPUS_VIDEOS
+from killed_runs import (
+    WORKERS,
+    CommittedObjects,
+    LabelRun,
+    assert_complete,
+    file_is_published,
+    files_under_way,
+    lost_attempts,
+    shards_stand,
+)
+
+VIDEOS = CORPUS_VIDEOS + 1
+"""The fixture ``corpus`` has a broken one beside those generated."""
+LOCAL = ("--workers", str(WORKERS))
+
+
+def test_ctrl_c_and_sigterm_end_the_command_in_one_line_with_all_that_it_started(
+    corpus: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first = LabelRun(corpus, out, environment, "--workers", "1")
+    first.wait_for(shards_stand(1))
+    first.signal(signal.SIGINT, group=True)
+    ended = first.end(within=20)
+    assert (ended.exit_code, ended.stderr.count("interrupted")) == (130, 1)
+    stood = CommittedObjects(out)
+    second = LabelRun(corpus, out, environment, "--workers", "1")
+    second.wait_for_workers(1)
+    second.signal(signal.SIGTERM)
+    ended = second.end(within=20)
+    assert "going on with" in ended.stderr
+    assert (ended.exit_code, ended.stderr.count("interrupted")) == (143, 1)
+    stood.assert_unchanged()
+    assert files_under_way(out) == []
+
+
+def test_dead_workers_are_replaced_and_a_run_killed_while_publishing_is_published_by_the_same_command(
+    corpus: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run = LabelRun(corpus, out, environment, *LOCAL)
+    run.wait_for(shards_stand(2))
+    run.wait_for_workers(WORKERS)[0].kill()
+    run.wait_for(shards_stand(5))
+    for worker in run.wait_for_workers(WORKERS):
+        worker.kill()
+    run.wait_for(shards_stand(6))
+    stood = CommittedObjects(out)
+    run.wait_for(file_is_published)
+    run.signal(signal.SIGKILL)
+    assert run.end().exit_code == -signal.SIGKILL
+    assert not list(out.glob("runs/*/_SUCCESS.json"))
+    published = CommittedObjects(out)
+    ended = LabelRun(corpus, out, environment, *LOCAL).end()
+    assert (ended.exit_code, "going on with" in ended.stderr) == (0, True)
+    assert_complete(out, videos=VIDEOS)
+    stood.assert_unchanged()
+    published.assert_unchanged()
+    assert sum(lost_attempts(out).values()) <= 1 + WORKERS
