@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,9 +95,9 @@ class LabelRun:
         """Return the worker processes of the local cluster, oldest first, when there are so many."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
-            workers = [child for child in self.children() if "spawn_main" in _command_of(child)]
+            workers = workers_among(self.children())
             if len(workers) >= count:
-                return sorted(workers, key=lambda worker: worker.create_time())
+                return workers
             time.sleep(0.02)
         raise AssertionError(f"there never were {count} workers")
 
@@ -129,6 +129,11 @@ class LabelRun:
         while (alive := [one for one in self._seen if _is_alive(one)]) and time.monotonic() < deadline:
             time.sleep(0.05)
         return alive
+
+
+def workers_among(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Return those that are Dask's workers, oldest first."""
+    return sorted((one for one in processes if "spawn_main" in _command_of(one)), key=psutil.Process.create_time)
 
 
 class CommittedObjects:
