@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-s3 check fix bench docs clean
+.PHONY: setup demo test test-s3 test-faults check fix bench docs clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,10 @@ test: setup
 test-s3: setup
 	OMP_NUM_THREADS=1 sh tests/with_s3_server.sh $(BIN)/pytest tests/integration/storage tests/e2e/test_labeling.py \
 		-k "storage or through_s3 or bucket"
+
+# Processes of whole runs, killed at every moment; CDLABEL_FAULT_SEED=N draws other times.
+test-faults: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m matrix tests/e2e/test_death_matrix.py
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -228,9 +228,25 @@ def commit_shard(
     table = table.replace_schema_metadata({RECEIPT_KEY: _RECEIPT.dump_json(receipt), **VERSION_METADATA})
     if store.create(shard_name(context.run_id, context.shard_id), to_bytes(table, REPETITIVE_TEXT)):
         return receipt
-    winner = read_receipt(store, context.run_id, context.shard_id)
-    if winner.fingerprint != context.fingerprint:
-        raise damaged(store, shard_name(context.run_id, context.shard_id), "its rows are of other models or settings")
+    return _winner(store, context.run_id, context.shard_id, context.fingerprint)
+
+
+def standing_receipt(store: Store, run_id: str, shard_id: str, fingerprint: str) -> ShardReceipt | None:
+    """Return the summary of a shard whose object stands; None where none does.
+
+    Raises:
+        StorageUnavailable: that cannot be told.
+        DamagedObject: another shard's rows stand under this shard's name.
+    """
+    if not store.exists(shard_name(run_id, shard_id)):
+        return None
+    return _winner(store, run_id, shard_id, fingerprint)
+
+
+def _winner(store: Store, run_id: str, shard_id: str, fingerprint: str) -> ShardReceipt:
+    winner = read_receipt(store, run_id, shard_id)
+    if winner.fingerprint != fingerprint:
+        raise damaged(store, shard_name(run_id, shard_id), "its rows are of other models or settings")
     return winner
 
 

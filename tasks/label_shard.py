@@ -25,7 +25,7 @@ from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, Video
 from storage.attempt_log import AttemptLog, open_attempt
 from storage.filesystem import open_store
 from storage.prediction_schema import RowContext
-from storage.run_store import commit_shard
+from storage.run_store import commit_shard, standing_receipt
 from tasks.worker_decoder import open_clips, prepare_decoder
 from tasks.worker_models import WorkerModels, load_worker_models
 
@@ -66,6 +66,9 @@ def label_shard(shard: Shard, spec: LabelingSpec) -> ShardReceipt:
             object is complete.
     """
     store, attempt_id = open_store(spec.out), uuid.uuid4().hex[:12]
+    # Its worker died after the commit and before it had told, or another command was faster.
+    if (standing := standing_receipt(store, spec.run_id, shard.shard_id, spec.fingerprint)) is not None:
+        return standing
     log = open_attempt(store, spec.run_id, shard.shard_id, launch_id=spec.launch_id, attempt_id=attempt_id)
     prepare_decoder(spec.limits)
     models = load_worker_models(spec.models)

@@ -78,6 +78,40 @@ def test_the_flow_labels_shows_itself_on_its_page_and_a_mended_video_is_labeled_
 
 
 @pytest.mark.usefixtures("prefect_server")
+def test_a_run_closes_the_flow_runs_that_dead_processes_left_running_and_no_others() -> None:
+    from prefect import flow
+    from prefect.client.orchestration import get_client
+    from prefect.states import Running
+
+    from flows.prefect_runs import PROCESS, claim_flow_run, process_identity
+
+    label = flow(claim_flow_run, name="claims")
+    alive = process_identity()
+    dead = alive.rpartition(" ")[0] + " 0"  # the same process id, started at another time
+    elsewhere = "another-host " + dead.partition(" ")[2]
+    left_running = {
+        "dead": ("out:/a", "run:r1", PROCESS + dead),
+        "alive": ("out:/a", "run:r1", PROCESS + alive),
+        "on another host": ("out:/a", "run:r1", PROCESS + elsewhere),
+        "of another run": ("out:/a", "run:r2", PROCESS + dead),
+        "of another place": ("out:/b", "run:r1", PROCESS + dead),
+        "not ours": ("out:/a", "run:r1"),
+    }
+    with get_client(sync_client=True) as client:
+        ids = {
+            name: client.create_flow_run(label, tags=tags, state=Running()).id for name, tags in left_running.items()
+        }
+        label("/a", "r1")
+        states = {name: client.read_flow_run(flow_run).state for name, flow_run in ids.items()}
+    assert {name for name, state in states.items() if state is not None and not state.is_running()} == {"dead"}
+    assert states["dead"] is not None
+    assert (states["dead"].is_crashed(), states["dead"].message) == (
+        True,
+        "Its process was killed; a later run went on with the work",
+    )
+
+
+@pytest.mark.usefixtures("prefect_server")
 def test_videos_that_kill_workers_are_named_and_the_others_of_their_shard_are_labeled(tmp_path: Path) -> None:
     """Two of them in one shard: more deaths than the scheduler lets a shard have."""
     from flows.label import label_corpus

@@ -16,6 +16,7 @@ from cdmodel.policies import DenseTeacher
 from cdmodel.sampling import ClipSampling
 from cdmodel.testing import encode_numbered_clips, write_tiny_bundle
 from cdmodel.types import Shard, VideoRef
+from storage.attempt_log import read_attempts
 from storage.filesystem import open_store
 from storage.parquet import open_parquet
 from storage.run_layout import shard_name
@@ -92,9 +93,10 @@ def test_the_receipt_is_what_stands_in_the_committed_object(spec, shard):
     assert receipt.cost.wall_seconds > 0
 
 
-def test_a_second_attempt_adopts_what_the_first_one_wrote(spec, shard):
+def test_a_shard_that_stands_is_not_labeled_again(spec, shard):
     first, second = label_shard(shard, spec), label_shard(shard, spec)
     assert second == first
+    assert len(read_attempts(open_store(spec.out), spec.run_id, shard.shard_id)) == 1
 
 
 def test_a_limit_that_a_video_exceeds_fails_that_video_alone(spec, shard):
