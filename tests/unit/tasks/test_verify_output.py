@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cdmodel.cost import ComputeCost
+from cdmodel.errors import RunError
 from cdmodel.types import VideoFailure, VideoRef
 from storage.filesystem import Store, open_store
 from storage.prediction_schema import SCHEMA_VERSION, RowContext
@@ -82,8 +83,9 @@ def _found(store: Store) -> list[tuple[str, str | None]]:
     return [(problem.kind, problem.path) for problem in verify_output(store.root)]
 
 
-def test_nothing_yet_and_finished_runs_keep_the_promise(store: Store):
-    assert verify_output(store.root) == ()
+def test_finished_runs_keep_the_promise_and_nothing_yet_is_none(store: Store):
+    with pytest.raises(RunError, match="no run stands here"):
+        verify_output(store.root)
     _finished(store, "r1", "a", "b")
     _finished(store, "r2", "c")
     assert verify_output(store.root) == ()
