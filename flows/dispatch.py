@@ -114,6 +114,7 @@ def open_cluster(settings: ClusterSettings, gpus: int) -> Iterator[Cluster]:
 
     Raises:
         ClusterError: nobody answers at the address, or the scheduler has no workers.
+        RunError: a local worker died while it was started.
     """
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(SCHEDULER_SETTINGS))
@@ -263,6 +264,12 @@ def _local_cluster(workers: int, gpus: int) -> Any:
     starter = ThreadPoolExecutor(1, initializer=_block_terminal_signals)
     try:
         return starter.submit(_start_local_cluster, workers, gpus).result()
+    except (RuntimeError, OSError, TimeoutError) as error:
+        # A worker that dies later is replaced; one that dies while it starts is what Dask gives up for.
+        raise RunError(
+            "the local cluster",
+            f"its workers did not start ({error}); what is committed is kept, run the same command again",
+        ) from error
     finally:
         starter.shutdown(wait=False)
 

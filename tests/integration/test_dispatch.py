@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 from cdmodel.errors import ClusterError, RunError
@@ -90,6 +92,23 @@ def where_is_storage(_: int) -> str:
     import storage
 
     return str(storage.__file__)
+
+
+def test_a_local_worker_that_dies_while_it_starts_is_one_error() -> None:
+    killed = ThreadPoolExecutor(1).submit(kill_the_first_new_child, set(psutil.Process().children()))
+    with pytest.raises(RunError, match="its workers did not start"), open_cluster(ClusterSettings(workers=1), gpus=0):
+        pass
+    killed.result()
+
+
+def kill_the_first_new_child(known: set[psutil.Process]) -> None:
+    while True:
+        workers = [
+            one for one in psutil.Process().children() if one not in known and "spawn_main" in str(one.cmdline())
+        ]
+        if workers:
+            return workers[0].kill()
+        time.sleep(0.01)
 
 
 def test_nobody_at_the_address_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
