@@ -157,3 +157,18 @@ def test_a_cluster_that_dies_ends_the_run_with_its_address(
         with pytest.raises(RunError, match=reason) as raised:
             list(outcomes)
     assert raised.value.subject == address
+
+
+def test_a_scheduler_that_hangs_ends_the_run_with_its_address(
+    external: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.dispatch.ANSWER_SECONDS", 1)
+    address = str(external[1].args[3])  # type: ignore[index]
+    with open_cluster(ClusterSettings(scheduler=address), gpus=0) as cluster:
+        outcomes = run_on_workers(cluster, time.sleep, ((f"slow-{n}", 0.2) for n in range(200)))
+        next(outcomes)
+        external[0].send_signal(signal.SIGSTOP)
+        with pytest.raises(RunError, match="has not answered for 1 s") as raised:
+            list(outcomes)
+        external[0].send_signal(signal.SIGCONT)  # closing the connection would take as long as it waits for an answer
+    assert raised.value.subject == address
