@@ -159,14 +159,21 @@ def test_a_cluster_that_dies_ends_the_run_with_its_address(
     assert raised.value.subject == address
 
 
-def test_a_scheduler_that_hangs_ends_the_run_with_its_address(
+TELL_WORKER = ["sh", "-c", "sleep 0.05; echo $PPID"]
+"""Work that workers can do which do not know this file."""
+
+
+def test_workers_that_join_get_work_and_a_scheduler_that_hangs_ends_the_run(
     external: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.dispatch.ANSWER_SECONDS", 1)
     address = str(external[1].args[3])  # type: ignore[index]
     with open_cluster(ClusterSettings(scheduler=address), gpus=0) as cluster:
-        outcomes = run_on_workers(cluster, time.sleep, ((f"slow-{n}", 0.2) for n in range(200)))
-        next(outcomes)
+        outcomes = run_on_workers(cluster, subprocess.check_output, ((f"slow-{n}", TELL_WORKER) for n in range(1000)))
+        workers = {next(outcomes).result}  # type: ignore[union-attr]
+        external.append(start_worker(int(address.rpartition(":")[2])))
+        while len(workers) < 2:
+            workers.add(next(outcomes).result)  # type: ignore[union-attr]
+        monkeypatch.setattr("flows.dispatch.ANSWER_SECONDS", 1)
         external[0].send_signal(signal.SIGSTOP)
         with pytest.raises(RunError, match="has not answered for 1 s") as raised:
             list(outcomes)
