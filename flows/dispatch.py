@@ -38,7 +38,7 @@ CHECK_SECONDS = 1.0
 ANSWER_SECONDS = 30.0
 """How long the scheduler may take to say which workers it has."""
 SCHEDULER_SETTINGS = {
-    # A decoder's child process needs a worker that may have children.
+    # Lets a model's own code start processes by multiprocessing; decoders are started without it.
     "distributed.worker.daemon": False,
     # A nanny whose worker is not back within this time is closed for good; models take longer to load than the 15 s
     # that Dask allows.
