@@ -35,8 +35,10 @@ Result = TypeVar("Result")
 CONNECT_SECONDS = 10
 CHECK_SECONDS = 1.0
 """How often the cluster is looked at while shards are out."""
+ANSWER_SECONDS = 30.0
+"""How long the scheduler may take to say which workers it has."""
 SCHEDULER_SETTINGS = {
-    # A decoder's child process needs a worker that may have children.
+    # Lets a model's own code start processes by multiprocessing; decoders are started without it.
     "distributed.worker.daemon": False,
     # A nanny whose worker is not back within this time is closed for good; models take longer to load than the 15 s
     # that Dask allows.
@@ -114,6 +116,7 @@ def open_cluster(settings: ClusterSettings, gpus: int) -> Iterator[Cluster]:
 
     Raises:
         ClusterError: nobody answers at the address, or the scheduler has no workers.
+        RunError: a local worker died while it was started.
     """
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(SCHEDULER_SETTINGS))
@@ -148,7 +151,7 @@ def run_on_workers(
     raised here and ends the iteration; work already handed out is cancelled.
 
     Raises:
-        RunError: the scheduler is gone, or there was no worker for as long as the settings allow.
+        RunError: the scheduler is gone or silent, or there was no worker for as long as the settings allow.
     """
     in_flight: dict[Any, Item] = {}
     watch = _ClusterWatch(cluster)
@@ -222,14 +225,25 @@ class _ClusterWatch:
         """Return the window's size, asking the scheduler at most once in a while.
 
         Raises:
-            RunError: there were no workers for as long as the settings allow.
+            RunError: there were no workers for as long as the settings allow, or the scheduler does not answer.
         """
         now = time.monotonic()
         if now - self._seen >= CHECK_SECONDS:
-            self._workers = len(self._cluster.client.nthreads())
+            self._workers = self._count_workers()
             self._seen = now
             self._give_up_without_workers(now)
         return self._workers * self._cluster.shards_in_flight_per_worker
+
+    def _count_workers(self) -> int:
+        client: Any = self._cluster.client
+        try:
+            return len(client.sync(client.scheduler.ncores, callback_timeout=ANSWER_SECONDS))
+        except TimeoutError as error:
+            raise RunError(
+                self._cluster.address,
+                f"the Dask scheduler has not answered for {ANSWER_SECONDS:g} s; what is committed is kept, "
+                "start it again and run the same command",
+            ) from error
 
     def _give_up_without_workers(self, now: float) -> None:
         if self._workers:
@@ -263,6 +277,12 @@ def _local_cluster(workers: int, gpus: int) -> Any:
     starter = ThreadPoolExecutor(1, initializer=_block_terminal_signals)
     try:
         return starter.submit(_start_local_cluster, workers, gpus).result()
+    except (RuntimeError, OSError, TimeoutError) as error:
+        # A worker that dies later is replaced; one that dies while it starts is what Dask gives up for.
+        raise RunError(
+            "the local cluster",
+            f"its workers did not start ({error}); what is committed is kept, run the same command again",
+        ) from error
     finally:
         starter.shutdown(wait=False)
 
@@ -297,6 +317,8 @@ def _local_gpu_cluster(workers: int) -> Any:
 
 @contextmanager
 def _connect(address: str) -> Iterator[Client]:
+    # What it would log about a scheduler that dies is a traceback; the run ends with an error that says so.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:

@@ -109,19 +109,18 @@ class LabelRun:
     def end(self, *, within: float = PATIENCE_SECONDS) -> Ended:
         """Wait for the end, and for that of every process that was seen below the command."""
         began = time.monotonic()
-        try:
-            while self.process.poll() is None and time.monotonic() - began < within:
-                self.children()
-                time.sleep(0.1)
-            _, stderr = self.process.communicate(timeout=1)
-        finally:
-            seconds = time.monotonic() - began
-            left = [_command_of(process) for process in self._outlive(seconds=20)]
-            for process in (*self._outlive(seconds=0), self.process):
-                process.kill()
+        while self.process.poll() is None and time.monotonic() - began < within:
+            self.children()
+            time.sleep(0.1)
+        seconds, exit_code = time.monotonic() - began, self.process.poll()
+        left = [_command_of(process) for process in self._outlive(seconds=20)]
+        for process in (*self._outlive(seconds=0), self.process):
+            process.kill()
+        _, stderr = self.process.communicate(timeout=20)
+        assert exit_code is not None, f"it did not end within {within} s: {stderr}"
         assert not left, f"outlived the command: {left}"
         assert "Traceback" not in stderr, stderr
-        return Ended(exit_code=self.process.returncode, stderr=stderr, seconds=seconds)
+        return Ended(exit_code=exit_code, stderr=stderr, seconds=seconds)
 
     def _outlive(self, *, seconds: float) -> list[psutil.Process]:
         """Return the processes below the command that still run after this time."""

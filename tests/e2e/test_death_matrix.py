@@ -165,7 +165,9 @@ def test_the_run_or_the_same_command_completes(
         stood, shards = CommittedObjects(out), len(list(out.glob("runs/*/shards/*.parquet")))
         DEATHS[death](run, cluster)
         ended = run.end()
-    assert ended.exit_code in KILLED_RUN_ENDS.get(death, (0,)), ended.stderr
+    # Of workers that die while they are started, too, the command may make one error.
+    expected = KILLED_RUN_ENDS.get(death, (0, 1) if moment == "plan" else (0,))
+    assert ended.exit_code in expected, ended.stderr
     if ended.exit_code != 0:
         assert LabelRun(corpus, out, environment, *LOCAL).end().exit_code == 0
     assert_complete(out, videos=VIDEOS)

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 from cdmodel.errors import ClusterError, RunError
@@ -92,6 +94,23 @@ def where_is_storage(_: int) -> str:
     return str(storage.__file__)
 
 
+def test_a_local_worker_that_dies_while_it_starts_is_one_error() -> None:
+    killed = ThreadPoolExecutor(1).submit(kill_the_first_new_child, set(psutil.Process().children()))
+    with pytest.raises(RunError, match="its workers did not start"), open_cluster(ClusterSettings(workers=1), gpus=0):
+        pass
+    killed.result()
+
+
+def kill_the_first_new_child(known: set[psutil.Process]) -> None:
+    while True:
+        workers = [
+            one for one in psutil.Process().children() if one not in known and "spawn_main" in str(one.cmdline())
+        ]
+        if workers:
+            return workers[0].kill()
+        time.sleep(0.01)
+
+
 def test_nobody_at_the_address_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.dispatch.CONNECT_SECONDS", 1)
     with pytest.raises(ClusterError, match=r"127\.0\.0\.1:9"):
@@ -137,4 +156,26 @@ def test_a_cluster_that_dies_ends_the_run_with_its_address(
         external[dies].kill()
         with pytest.raises(RunError, match=reason) as raised:
             list(outcomes)
+    assert raised.value.subject == address
+
+
+TELL_WORKER = ["sh", "-c", "sleep 0.05; echo $PPID"]
+"""Work that workers can do which do not know this file."""
+
+
+def test_workers_that_join_get_work_and_a_scheduler_that_hangs_ends_the_run(
+    external: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = str(external[1].args[3])  # type: ignore[index]
+    with open_cluster(ClusterSettings(scheduler=address), gpus=0) as cluster:
+        outcomes = run_on_workers(cluster, subprocess.check_output, ((f"slow-{n}", TELL_WORKER) for n in range(1000)))
+        workers = {next(outcomes).result}  # type: ignore[union-attr]
+        external.append(start_worker(int(address.rpartition(":")[2])))
+        while len(workers) < 2:
+            workers.add(next(outcomes).result)  # type: ignore[union-attr]
+        monkeypatch.setattr("flows.dispatch.ANSWER_SECONDS", 1)
+        external[0].send_signal(signal.SIGSTOP)
+        with pytest.raises(RunError, match="has not answered for 1 s") as raised:
+            list(outcomes)
+        external[0].send_signal(signal.SIGCONT)  # closing the connection would take as long as it waits for an answer
     assert raised.value.subject == address

@@ -153,7 +153,7 @@ def test_a_fault_while_sql_is_answered_is_the_stores_and_not_the_querys(store: S
     assert refused == 3, "inside DuckDB"
 
 
-def _run(store: Store, run_id: str) -> None:
+def _run(store: Store, run_id: str, *, verify: bool = True) -> None:
     """Do what ``cdlabel label``, ``verify`` and ``query`` do with a store, going on where an earlier attempt stopped."""
     check_output(store)
     check_writable(store)
@@ -162,7 +162,8 @@ def _run(store: Store, run_id: str) -> None:
         if shard.shard_id not in committed_shards(store, run_id):
             commit_shard(store, outcomes_of(shard), context(run_id, shard.shard_id), NOON)
     publish_and_finish(store, run_id)
-    problems = verify_output(store.root)
+    # It makes as many requests as all the rest, so it is left out where only the error of an attempt counts.
+    problems = verify_output(store.root) if verify else ()
     if problems:
         raise StorageUnavailable(store.root, problems[0].detail)
     found = run_query(store, f"select video_id, status from predictions where run_id = '{run_id}' order by video_id")
@@ -172,7 +173,7 @@ def _run(store: Store, run_id: str) -> None:
 def _error_of_run(store: Store, run_id: str) -> LabelingError | None:
     started = time.monotonic()
     try:
-        _run(store, run_id)
+        _run(store, run_id, verify=False)
     except (StorageUnavailable, CommitStateUnknown, OutputError) as error:
         return error
     finally:
