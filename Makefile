@@ -37,7 +37,7 @@ test-s3: setup
 
 # Processes of whole runs, killed at every moment; CDLABEL_FAULT_SEED=N draws other times.
 test-faults: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m matrix tests/e2e/test_death_matrix.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m matrix tests/e2e
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
 from conftest import CORPUS_VIDEOS
 from killed_runs import (
     WORKERS,
@@ -42,6 +43,7 @@ def test_ctrl_c_and_sigterm_end_the_command_in_one_line_with_all_that_it_started
     assert files_under_way(out) == []
 
 
+@pytest.mark.matrix  # a minute and a half of CPU: make test-faults
 def test_dead_workers_are_replaced_and_a_run_killed_while_publishing_is_published_by_the_same_command(
     corpus: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
