@@ -110,6 +110,7 @@ def query(out: str, sql: str) -> Figures:
     store = open_store(out)
     with metered() as cold, connect_views(store) as connection:
         connection.execute(f"set threads = {THREADS}")
+    connection.execute("set enable_progress_bar = false")  # drawn on stdout, before the document of --json
         first = connection.execute(sql).fetchall()
         connected_seconds = time.perf_counter()
         warm = ask_again(connection, sql, first)
