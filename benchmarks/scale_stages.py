@@ -110,7 +110,6 @@ def query(out: str, sql: str) -> Figures:
     store = open_store(out)
     with metered() as cold, connect_views(store) as connection:
         connection.execute(f"set threads = {THREADS}")
-    connection.execute("set enable_progress_bar = false")  # drawn on stdout, before the document of --json
         first = connection.execute(sql).fetchall()
         connected_seconds = time.perf_counter()
         warm = ask_again(connection, sql, first)
@@ -329,6 +328,7 @@ def pending_shards(out: str, manifest: str) -> Iterator[Shard]:
 def connect_duckdb() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:")
     connection.execute(f"set threads = {THREADS}")
+    connection.execute("set enable_progress_bar = false")  # drawn on stdout, before the document of --json
     connection.execute("set timezone = 'UTC'")
     return connection
 
