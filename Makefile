@@ -23,9 +23,7 @@ demo: setup
 	$(BIN)/cdlabel demo
 
 # Two processes, a file at a time so that what a file prepares is prepared once; networks this small want one thread.
-# In the order of the folders, which starts with the longest file (e2e); by the number of its tests it would come late
-# and be waited for.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 test: setup
 	$(PYTEST)
