@@ -31,7 +31,10 @@ from storage.run_layout import PREDICTIONS, RUNS_TABLE, predictions_name, shard_
 from storage.run_store import RECEIPT_KEY, RunHeader, committed_shards, create_plan, iter_shards, list_runs, make_shard
 from storage.views import connect_views
 from tasks.finish_run import RunTotals, publish_and_record, summarise
-from tasks.plan_run import LabelingPlan, RunRequest, ShardingSettings, cut_shards, open_run, work_fingerprint
+from tasks.plan_run import open_run
+from tasks.run_request import LabelingPlan, RunRequest
+from tasks.sharding import cut_shards
+from tasks.work_identity import work_fingerprint
 
 ROWS_PER_FILE = 6 * ROWS_PER_GROUP
 MODEL_VERSION = "m-0123456789ab"
@@ -266,13 +269,6 @@ def request(out: str, manifest: str) -> RunRequest:
         out=out,
         corpus=CORPUS,
         corpus_rules=CorpusRules(roots=(ARCHIVE,)),
-        bundle=None,
-        sampling=None,
-        policy=None,
-        aggregation=None,
-        sharding=ShardingSettings(),
-        run_id=None,
-        relabel=False,
         config_toml="",
     )
 

@@ -27,7 +27,8 @@ from cdmodel.setting_groups import FORBID_UNKNOWN
 from flows.dispatch import ClusterSettings
 from storage.corpus import CorpusRules
 from storage.filesystem import absolute_uri
-from tasks.plan_run import RetrySettings, RunRequest, ShardingSettings
+from tasks.run_request import RetrySettings, RunRequest
+from tasks.sharding import ShardingSettings
 
 Settings = TypeVar("Settings")
 

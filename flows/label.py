@@ -32,7 +32,8 @@ from storage.run_store import committed_shards, iter_shards
 from storage.views import run_query
 from tasks.finish_run import publish_and_record
 from tasks.label_shard import LabelingSpec, label_shard
-from tasks.plan_run import LabelingPlan, NothingToDo, open_run
+from tasks.plan_run import open_run
+from tasks.run_request import LabelingPlan, NothingToDo
 from tasks.worker_models import WorkerModels
 
 FAILURES_SHOWN = 100

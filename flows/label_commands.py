@@ -31,7 +31,7 @@ from flows.command import (
 if TYPE_CHECKING:
     from flows.config import LabelRunConfig
     from storage.run_record import RunRecord
-    from tasks.plan_run import LabelingPlan, NothingToDo
+    from tasks.run_request import LabelingPlan, NothingToDo
 
 DEMO_VIDEOS, DEMO_SEED = 48, 2026
 DEMO_QUERIES = (
@@ -81,7 +81,8 @@ def plan(
 ) -> None:
     """Say what label would do, without doing it."""
     from flows.config import to_request
-    from tasks.plan_run import NothingToDo, preview_run
+    from tasks.plan_run import preview_run
+    from tasks.run_request import NothingToDo
 
     settings = _label_config(source, out, models, config, assignments, None, None, run_id, relabel)
     preview = preview_run(to_request(settings))
@@ -143,7 +144,8 @@ def run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
     """Run the flow, unless there is nothing to do: finding that out needs no Prefect. None means nothing was done."""
     from flows.config import to_request
     from flows.dispatch import check_scheduler
-    from tasks.plan_run import NothingToDo, open_run
+    from tasks.plan_run import open_run
+    from tasks.run_request import NothingToDo
 
     check_scheduler(settings.cluster)
     if settings.models.bundle is None:

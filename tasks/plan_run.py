@@ -24,22 +24,9 @@ from storage.prediction_schema import SCHEMA_VERSION
 from storage.run_store import RunHeader, RunState, create_plan, list_runs
 from tasks.pending_videos import PendingVideos, find_pending
 from tasks.plan_race import claim_new_plan, claim_standing_plan
-from tasks.run_request import LabelingPlan, NothingToDo, RetrySettings, RunRequest
-from tasks.sharding import ASSUMED_VIDEO_BYTES, ShardingSettings, cut_shards
-from tasks.work_identity import Work, resolve_work, work_fingerprint
-
-__all__ = [
-    "ASSUMED_VIDEO_BYTES",
-    "LabelingPlan",
-    "NothingToDo",
-    "RetrySettings",
-    "RunRequest",
-    "ShardingSettings",
-    "cut_shards",
-    "open_run",
-    "preview_run",
-    "work_fingerprint",
-]
+from tasks.run_request import LabelingPlan, NothingToDo, RunRequest
+from tasks.sharding import cut_shards
+from tasks.work_identity import Work, resolve_work
 
 logger = logging.getLogger(__name__)
 

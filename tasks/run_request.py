@@ -37,16 +37,16 @@ class RunRequest:
 
     source: str
     out: str
-    corpus: str | None
-    corpus_rules: CorpusRules
-    bundle: str | None
-    sampling: ClipSampling | None
-    policy: PolicyChoice | None
-    aggregation: Aggregation | None
-    sharding: ShardingSettings
-    run_id: str | None
-    relabel: bool
     config_toml: str
+    corpus: str | None = None
+    corpus_rules: CorpusRules = CorpusRules()  # noqa: RUF009 - frozen
+    bundle: str | None = None
+    sampling: ClipSampling | None = None
+    policy: PolicyChoice | None = None
+    aggregation: Aggregation | None = None
+    sharding: ShardingSettings = ShardingSettings()  # noqa: RUF009 - frozen
+    run_id: str | None = None
+    relabel: bool = False
     decode_device: DecodeDevice = "cpu"
     failures: FailurePolicy = FailurePolicy()  # noqa: RUF009 - frozen
     retry: RetrySettings | None = None

@@ -16,12 +16,13 @@ import tasks.plan_run
 from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.errors import ErrorKind
 from cdmodel.types import Shard, VideoOutcome
-from storage.corpus import CorpusRules
 from storage.filesystem import open_store
 from storage.run_record import RunRecord
 from storage.run_store import RunHeader
 from tasks.finish_run import publish_and_record
-from tasks.plan_run import LabelingPlan, NothingToDo, RunRequest, ShardingSettings, open_run
+from tasks.plan_run import open_run
+from tasks.run_request import LabelingPlan, NothingToDo, RunRequest
+from tasks.sharding import ShardingSettings
 
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -127,15 +128,8 @@ def open_archive(folder: Path, bundle: Path, clock: Clock) -> Archive:
     request = RunRequest(
         source=str(films),
         out=str(folder / "out"),
-        corpus=None,
-        corpus_rules=CorpusRules(),
         bundle=str(bundle),
-        sampling=None,
-        policy=None,
-        aggregation=None,
         sharding=ShardingSettings(videos_per_shard=2),
-        run_id=None,
-        relabel=False,
         config_toml="# settings\n",
     )
     archive = Archive(films=films, request=request, clock=clock)

@@ -18,7 +18,7 @@ from storage.filesystem import open_store
 from storage.run_record import RunRecord
 from storage.run_store import committed_shards, iter_shards, list_runs
 from storage.views import run_query
-from tasks.plan_run import LabelingPlan, NothingToDo
+from tasks.run_request import LabelingPlan, NothingToDo
 
 JUMPS = {"days ahead": timedelta(days=9), "days back": timedelta(days=-9), "over midnight": timedelta(hours=13)}
 ORDERS = 8

@@ -16,7 +16,7 @@ from watched_disk import WatchedDisk, moments_of, steps_of
 from witness import Witness
 
 from cdmodel.decoder_name import DECODER_NAME
-from tasks.plan_run import LabelingPlan
+from tasks.run_request import LabelingPlan
 
 KILLS = 8
 REPOSITORY = Path(__file__).parents[2]

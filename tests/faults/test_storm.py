@@ -20,7 +20,7 @@ from storage.filesystem import open_store
 from storage.plan_decision import read_decision
 from storage.run_record import RunRecord
 from storage.run_store import RunState, commit_shard, iter_shards, list_runs, read_receipt
-from tasks.plan_run import NothingToDo, RetrySettings
+from tasks.run_request import NothingToDo, RetrySettings
 
 SEEDS = range(4)
 ACTIONS = 14

@@ -21,7 +21,7 @@ from storage.run_layout import plan_name, run_row_name, shard_name
 from storage.run_record import RunRecord
 from storage.run_store import RunHeader, iter_shards, list_runs
 from storage.views import connect_views, read_predictions
-from tasks.plan_run import LabelingPlan, NothingToDo
+from tasks.run_request import LabelingPlan, NothingToDo
 from tasks.verify_output import verify_output
 
 FLIPS = 6

@@ -19,7 +19,7 @@ from storage.filesystem import open_store
 from storage.run_layout import shard_name
 from storage.run_record import RunRecord
 from storage.run_store import RunHeader, commit_shard, committed_shards, iter_shards
-from tasks.plan_run import LabelingPlan, NothingToDo
+from tasks.run_request import LabelingPlan, NothingToDo
 
 SCHEDULES = 5
 ONE_ORDER_OF = 6

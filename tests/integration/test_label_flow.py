@@ -19,7 +19,7 @@ from storage.filesystem import open_store
 from storage.run_record import RunRecord
 from storage.views import run_query
 from tasks.generate_corpus import generate_corpus
-from tasks.plan_run import NothingToDo
+from tasks.run_request import NothingToDo
 from tasks.verify_output import verify_output
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdmodel.types import VideoRef
-from tasks.plan_run import ASSUMED_VIDEO_BYTES, ShardingSettings, cut_shards
+from tasks.sharding import ASSUMED_VIDEO_BYTES, ShardingSettings, cut_shards
 
 FINGERPRINT = "f0f0f0f0f0f0f0f0"
 EXAMPLES = 50

@@ -5,20 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from failed_runs import fail_all
 from typer.testing import CliRunner, Result
 
-from cdmodel.cost import ComputeCost
-from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.errors import ErrorKind
-from cdmodel.types import VideoFailure
 from flows.cli import app
 from flows.config import LabelRunConfig, load_config, to_request
 from flows.retry_command import _find_finished, _retry_config
 from storage.filesystem import open_store
-from storage.prediction_schema import RowContext
-from storage.run_store import commit_shard, iter_shards
-from tasks.finish_run import publish_and_record
-from tasks.plan_run import LabelingPlan, NothingToDo, open_run
+from storage.run_store import iter_shards
+from tasks.plan_run import open_run
+from tasks.run_request import LabelingPlan, NothingToDo
 
 KINDS: dict[str, ErrorKind] = {"gone": "not_found", "broken": "unreadable"}
 
@@ -37,33 +34,7 @@ def _fail_all(config: LabelRunConfig) -> LabelingPlan:
     """Plan a run and fail its videos, each as its name says."""
     plan = open_run(to_request(config))
     assert isinstance(plan, LabelingPlan)
-    store, header = open_store(config.out), plan.header
-    for shard in iter_shards(store, header.run_id):
-        context = RowContext(
-            run_id=header.run_id,
-            shard_id=shard.shard_id,
-            attempt_id="attempt-1",
-            corpus=header.corpus,
-            model_version=header.model_version,
-            run_date=header.run_date,
-            fingerprint=header.fingerprint,
-            prices=None,
-        )
-        outcomes = [
-            VideoFailure(
-                video=video,
-                error_kind=KINDS[Path(video.uri).stem],
-                message="failed",
-                facts=None,
-                cost=ComputeCost(),
-                device="cpu",
-                decoder=DECODER_NAME,
-                labeled_at=header.created_at,
-            )
-            for video in shard.videos
-        ]
-        commit_shard(store, outcomes, context, header.created_at)
-    publish_and_record(config.out, header.run_id, config_json="{}", code_version="0", prices=None)
+    fail_all(config.out, plan.header, lambda video: KINDS[Path(video.uri).stem])
     return plan
 
 

@@ -13,11 +13,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from cdmodel.bundle import DEMO_BUNDLE
 from cdmodel.errors import ConfigError
-from storage.corpus import CorpusRules
 from storage.filesystem import open_store
 from storage.plan_decision import decide_plan, read_decision
 from storage.run_store import create_plan, iter_shards, list_runs
-from tasks.plan_run import LabelingPlan, NothingToDo, RunRequest, ShardingSettings, open_run, preview_run
+from tasks.plan_run import open_run, preview_run
+from tasks.run_request import LabelingPlan, NothingToDo, RunRequest
+from tasks.sharding import ShardingSettings
 
 PATIENCE_SECONDS = 20.0
 STEPS = 4
@@ -100,15 +101,8 @@ def wanted(tmp_path: Path) -> RunRequest:
     return RunRequest(
         source=str(tmp_path),
         out="turns://bucket/out",
-        corpus=None,
-        corpus_rules=CorpusRules(),
         bundle=str(DEMO_BUNDLE),
-        sampling=None,
-        policy=None,
-        aggregation=None,
         sharding=ShardingSettings(videos_per_shard=2),
-        run_id=None,
-        relabel=False,
         config_toml="# settings\n",
     )
 

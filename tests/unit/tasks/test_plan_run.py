@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from failed_runs import fail_all
 
 from cdmodel.aggregation import LogPool, MeanProbability
 from cdmodel.bundle import (
@@ -18,28 +19,17 @@ from cdmodel.bundle import (
 )
 from cdmodel.calibration import Calibration
 from cdmodel.cascade_settings import CascadeSettings
-from cdmodel.cost import ComputeCost
-from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.errors import BundleError, ConfigError, OutputError, SourceError
 from cdmodel.policies import Budgeted, Certified, DenseStudent, DenseTeacher, VideoRank
 from cdmodel.risk import RiskCurve
 from cdmodel.sampling import ClipGeometry, ClipSampling
-from cdmodel.types import VideoFailure
-from storage.corpus import CorpusRules
 from storage.filesystem import open_store
-from storage.prediction_schema import RowContext
-from storage.run_store import commit_shard, iter_shards, read_header
-from tasks.finish_run import publish_and_record
-from tasks.plan_run import (
-    LabelingPlan,
-    NothingToDo,
-    RunRequest,
-    ShardingSettings,
-    open_run,
-    preview_run,
-    work_fingerprint,
-)
+from storage.run_store import iter_shards, read_header
+from tasks.plan_run import open_run, preview_run
 from tasks.read_status import read_status
+from tasks.run_request import LabelingPlan, NothingToDo, RunRequest
+from tasks.sharding import ShardingSettings
+from tasks.work_identity import work_fingerprint
 
 
 @pytest.fixture
@@ -84,15 +74,8 @@ def wanted(tmp_path: Path, bundle: Path) -> RunRequest:
     return RunRequest(
         source=str(films),
         out=str(tmp_path / "out"),
-        corpus=None,
-        corpus_rules=CorpusRules(),
         bundle=str(bundle),
-        sampling=None,
-        policy=None,
-        aggregation=None,
         sharding=ShardingSettings(videos_per_shard=2),
-        run_id=None,
-        relabel=False,
         config_toml="# settings\n",
     )
 
@@ -110,34 +93,7 @@ def _nothing(request: RunRequest) -> NothingToDo:
 
 
 def _label_all(request: RunRequest, plan: LabelingPlan) -> None:
-    """Fail every video of a plan, which is as good as labeling it, and finish the run."""
-    store, header = open_store(request.out), plan.header
-    for shard in iter_shards(store, header.run_id):
-        context = RowContext(
-            run_id=header.run_id,
-            shard_id=shard.shard_id,
-            attempt_id="attempt-1",
-            corpus=header.corpus,
-            model_version=header.model_version,
-            run_date=header.run_date,
-            fingerprint=header.fingerprint,
-            prices=None,
-        )
-        outcomes = [
-            VideoFailure(
-                video=video,
-                error_kind="unreadable",
-                message="not a video",
-                facts=None,
-                cost=ComputeCost(),
-                device="cpu",
-                decoder=DECODER_NAME,
-                labeled_at=header.created_at,
-            )
-            for video in shard.videos
-        ]
-        commit_shard(store, outcomes, context, header.created_at)
-    publish_and_record(request.out, header.run_id, config_json="{}", code_version="0", prices=None)
+    fail_all(request.out, plan.header, lambda _: "unreadable")
 
 
 def test_a_preview_writes_nothing(wanted: RunRequest):
