@@ -169,7 +169,7 @@ def run_on_workers(
                     in_flight[future] = item
                 if in_flight:
                     for future in _finished(cluster.client, list(in_flight)):
-                        yield _outcome(future, in_flight.pop(future))
+                        yield _outcome(cluster, future, in_flight.pop(future))
                 elif not is_last_out:
                     time.sleep(CHECK_SECONDS)  # all workers are being started again
         finally:
@@ -186,11 +186,16 @@ def _finished(client: Client, futures: list[Any]) -> list[Any]:
         return []
 
 
-def _outcome(future: Any, item: Item) -> Completed[Item, Any] | WorkerKilled[Item]:
+def _outcome(cluster: Cluster, future: Any, item: Item) -> Completed[Item, Any] | WorkerKilled[Item]:
+    """Fetch the result of a future that is done; it comes through the scheduler, which may have stopped since."""
     try:
-        return Completed(item, future.result())
+        return Completed(item, future.result(timeout=ANSWER_SECONDS))
     except KilledWorker as error:
         return WorkerKilled(item, str(error))
+    except TimeoutError as error:
+        if future.status == "error":  # the work's own
+            raise
+        raise _silent(cluster) from error
     finally:
         future.release()
 
@@ -210,6 +215,14 @@ def _scheduler_watched(cluster: Cluster) -> Iterator[None]:
         raise RunError(
             cluster.address, "the Dask scheduler is gone; what is committed is kept, start one and run the same command"
         ) from error
+
+
+def _silent(cluster: Cluster) -> RunError:
+    return RunError(
+        cluster.address,
+        f"the Dask scheduler has not answered for {ANSWER_SECONDS:g} s; what is committed is kept, "
+        "start it again and run the same command",
+    )
 
 
 class _ClusterWatch:
@@ -239,11 +252,7 @@ class _ClusterWatch:
         try:
             return len(client.sync(client.scheduler.ncores, callback_timeout=ANSWER_SECONDS))
         except TimeoutError as error:
-            raise RunError(
-                self._cluster.address,
-                f"the Dask scheduler has not answered for {ANSWER_SECONDS:g} s; what is committed is kept, "
-                "start it again and run the same command",
-            ) from error
+            raise _silent(self._cluster) from error
 
     def _give_up_without_workers(self, now: float) -> None:
         if self._workers:

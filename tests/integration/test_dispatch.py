@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psutil
 import pytest
 
 from cdmodel.errors import ClusterError, RunError
+from flows import dispatch
 from flows.dispatch import (
     Cluster,
     ClusterSettings,
@@ -163,9 +165,7 @@ TELL_WORKER = ["sh", "-c", "sleep 0.05; echo $PPID"]
 """Work that workers can do which do not know this file."""
 
 
-def test_workers_that_join_get_work_and_a_scheduler_that_hangs_ends_the_run(
-    external: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_that_join_get_work(external: list[subprocess.Popen[bytes]]) -> None:
     address = str(external[1].args[3])  # type: ignore[index]
     with open_cluster(ClusterSettings(scheduler=address), gpus=0) as cluster:
         outcomes = run_on_workers(cluster, subprocess.check_output, ((f"slow-{n}", TELL_WORKER) for n in range(1000)))
@@ -173,8 +173,30 @@ def test_workers_that_join_get_work_and_a_scheduler_that_hangs_ends_the_run(
         external.append(start_worker(int(address.rpartition(":")[2])))
         while len(workers) < 2:
             workers.add(next(outcomes).result)  # type: ignore[union-attr]
-        monkeypatch.setattr("flows.dispatch.ANSWER_SECONDS", 1)
-        external[0].send_signal(signal.SIGSTOP)
+        outcomes.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("moment", ["while shards run", "before a result is fetched"])
+def test_a_scheduler_that_hangs_ends_the_run(
+    external: list[subprocess.Popen[bytes]], moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = str(external[1].args[3])  # type: ignore[index]
+    finished = dispatch._finished
+
+    def stop_the_scheduler(client: Any, futures: list[Any]) -> list[Any]:
+        done = finished(client, futures)
+        if done:
+            external[0].send_signal(signal.SIGSTOP)
+        return done
+
+    with open_cluster(ClusterSettings(scheduler=address), gpus=0) as cluster:
+        outcomes = run_on_workers(cluster, subprocess.check_output, ((f"slow-{n}", TELL_WORKER) for n in range(1000)))
+        next(outcomes)
+        monkeypatch.setattr(dispatch, "ANSWER_SECONDS", 1)
+        if moment == "while shards run":
+            external[0].send_signal(signal.SIGSTOP)
+        else:
+            monkeypatch.setattr(dispatch, "_finished", stop_the_scheduler)
         with pytest.raises(RunError, match="has not answered for 1 s") as raised:
             list(outcomes)
         external[0].send_signal(signal.SIGCONT)  # closing the connection would take as long as it waits for an answer
