@@ -25,6 +25,10 @@ Unit = Literal["teacher_gpu_seconds", "teacher_flops", "usd", "wall_clock"]
 UNITS: tuple[Unit, ...] = ("teacher_gpu_seconds", "teacher_flops", "usd", "wall_clock")
 RANKINGS_PER_RUN = 32
 """How often the clips of a run are ranked anew, as more becomes known of what they cost."""
+CLIPS_PER_BATCH = 16
+"""As many as a reader hands over at once: the least that can be spent."""
+ROUNDING = 1 + 1e-9
+"""A sum of equal costs must not miss its own multiple."""
 SLACK = 1.5
 """A shard may spend so much more than its clips are expected to take, while there is enough for all."""
 
@@ -229,9 +233,7 @@ class Funds:
         open_C = np.flatnonzero(self._is_open_C)
         self._is_funded_C[open_C] = False
         left = self._left()
-        cost_by_unit = {
-            unit: price.of(self._demand.decode_seconds_C[open_C]) for unit, price in self._prices().items()
-        }
+        cost_by_unit = {unit: price.of(self._demand.decode_seconds_C[open_C]) for unit, price in self._prices().items()}
         self._is_funded_C[open_C[affordable(self._demand.value_C[open_C], cost_by_unit, left)]] = True
 
     def _left(self) -> dict[Unit, float]:
@@ -260,9 +262,7 @@ class Funds:
                         per_decode_second=pace.decode_factor * self._dollars(ComputeCost(decode_cpu_seconds=1.0)),
                     )
                 case "wall_clock":
-                    prices[unit] = ClipPrice(
-                        per_clip=pace.seconds_per_clip, per_decode_second=pace.decode_factor
-                    )
+                    prices[unit] = ClipPrice(per_clip=pace.seconds_per_clip, per_decode_second=pace.decode_factor)
         return prices
 
     def _teacher_cost(self, seconds: float) -> ComputeCost:
@@ -293,26 +293,29 @@ class Purse:
         self._allotment = allotment
         self._price = price
         self._clock = clock
-        self._spent: dict[Unit, float] = dict.fromkeys(allotment.allowance, 0.0)
-        self._clips = 0
+        self._cost = self._cost_before = ComputeCost()
+        self._clips = self._clips_before = 0
 
     def can_afford(self, clips: int) -> bool:
-        """Tell whether so many clips are expected to fit."""
+        """Tell whether the next batch of so many clips that are left is expected to fit."""
         if self._allotment.deadline is not None and self._clock() >= self._allotment.deadline:
             return False
-        return all(
-            self._spent[unit] + clips * self._per_clip(unit) <= allowance * (1 + 1e-9)
-            for unit, allowance in self._allotment.allowance.items()
-        )
+        next_clips = min(clips, CLIPS_PER_BATCH)
+        for unit, allowance in self._allotment.allowance.items():
+            spent = amount_of(unit, self._cost, self._price)
+            per_clip = spent / self._clips if self._clips else self._allotment.price[unit]
+            if spent + next_clips * per_clip > allowance * ROUNDING:
+                return False
+        return True
 
-    def pay(self, cost: ComputeCost, clips: int) -> None:
-        """Take note of what a batch took."""
-        for unit in self._spent:
-            self._spent[unit] += amount_of(unit, cost, self._price)
-        self._clips += clips
+    def note(self, cost: ComputeCost, clips: int) -> None:
+        """Take note of what the video at hand has taken so far, for how many clips."""
+        self._cost = self._cost_before + cost
+        self._clips = self._clips_before + clips
 
-    def _per_clip(self, unit: Unit) -> float:
-        return self._spent[unit] / self._clips if self._clips else self._allotment.price[unit]
+    def close_video(self) -> None:
+        """Go on to the next video."""
+        self._cost_before, self._clips_before = self._cost, self._clips
 
 
 def amount_of(unit: Unit, cost: ComputeCost, price: Callable[[ComputeCost], float] | None) -> float:
@@ -346,8 +349,7 @@ def affordable(
         order = np.argsort(-(value_C / burden_C), kind="stable")
     fits = len(order)
     for unit, cost_C in cost_by_unit.items():
-        # A sum of equal costs must not miss its own multiple by a rounding.
-        fits = min(fits, int(np.searchsorted(np.cumsum(cost_C[order]), left[unit] * (1 + 1e-9), side="right")))
+        fits = min(fits, int(np.searchsorted(np.cumsum(cost_C[order]), left[unit] * ROUNDING, side="right")))
     return order[:fits]
 
 

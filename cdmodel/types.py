@@ -152,6 +152,8 @@ class VideoPrediction:
     """How it was read, see ``decode_survey.DecodeMode``; None where that is not known."""
     decode_fallback: str | None = None
     """Why a better mode was left, or not tried; None where none was."""
+    clips_unfunded: int | None = None
+    """Clips that the policy would have asked the teacher about and the run's budget had no room for; None without one."""
     labeled_at: datetime
 
     @property
@@ -229,6 +231,9 @@ class ShardReceipt:
     clips_planned: int
     clips_student: int
     clips_teacher: int
+    clips_unfunded: int = 0
+    videos_unfunded: int = 0
+    """Videos with such clips."""
     cost: ComputeCost
     committed_at: datetime
 

@@ -348,6 +348,8 @@ def _summarise(outcomes: Sequence[VideoOutcome], context: RowContext, committed_
         clips_planned=sum(prediction.clips_planned for prediction in predictions),
         clips_student=sum(prediction.clips_student for prediction in predictions),
         clips_teacher=sum(prediction.clips_teacher for prediction in predictions),
+        clips_unfunded=sum(prediction.clips_unfunded or 0 for prediction in predictions),
+        videos_unfunded=sum(bool(prediction.clips_unfunded) for prediction in predictions),
         cost=sum(costs[1:], costs[0]),
         committed_at=committed_at,
     )

@@ -6,32 +6,34 @@ The main path of the product, with ``flows.label`` above it and ``cdmodel.cascad
 from __future__ import annotations
 
 import logging
-import time
+import math
 import uuid
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 
-from cdmodel.cascade import decode_cost, label_video
+from cdmodel.budget import Allotment, Purse
+from cdmodel.budgeted_cascade import cost_of_pass, label_after_pass
+from cdmodel.cascade import label_video
 from cdmodel.cascade_settings import CascadeSettings
-from cdmodel.clips import ClipSource
-from cdmodel.cost import ComputeCost, PriceTable
+from cdmodel.cost import ComputeCost, PriceTable, price_usd
 from cdmodel.decode_limits import DecodeLimits
-from cdmodel.decoder_name import DECODER_NAME
-from cdmodel.errors import VideoError, VideoKilledWorker
 from cdmodel.models import CascadeModels
 from cdmodel.pass_choice import PassChooser
 from cdmodel.sampling import ClipSampling
-from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoRef
+from cdmodel.student_pass import StudentOutcome, StudentPass
+from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoPrediction, VideoRef
 from storage.attempt_log import AttemptLog, open_attempt
 from storage.filesystem import open_store
 from storage.prediction_schema import RowContext
 from storage.run_store import commit_shard, standing_receipt
-from tasks.worker_decoder import open_clips, prepare_decoder
+from storage.student_passes import read_passes
+from tasks.video_attempt import OpenVideo, attempt_video
+from tasks.worker_decoder import prepare_decoder
 from tasks.worker_models import WorkerModels, load_worker_models
 
 logger = logging.getLogger(__name__)
-
-KILLED_WORKER = "a worker died while it was labeling this video, the second one on its shard; not tried once more"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +54,11 @@ class LabelingSpec:
     prices: PriceTable | None
 
 
-def label_shard(shard: Shard, spec: LabelingSpec) -> ShardReceipt:
+def label_shard(shard: Shard, spec: LabelingSpec, allotment: Allotment | None = None) -> ShardReceipt:
     """Label every video of the shard and commit the rows as one object; blocks until they are visible.
+
+    With an ``allotment`` the student has seen the videos already (``tasks.score_shard``), and the teacher is asked about
+    what the run's budget pays for.
 
     Safe to run twice, even at once: every attempt writes one complete object under the same name, the first one wins
     and the others return the winner's receipt. A video that cannot be labeled becomes a failed row.
@@ -72,7 +77,11 @@ def label_shard(shard: Shard, spec: LabelingSpec) -> ShardReceipt:
     log = open_attempt(store, spec.run_id, shard.shard_id, launch_id=spec.launch_id, attempt_id=attempt_id)
     prepare_decoder(spec.limits)
     models = load_worker_models(spec.models)
-    outcomes = _label_all(shard, models, spec, log)
+    if allotment is None:
+        outcomes = _label_all(shard, models, spec, log)
+    else:
+        passes = read_passes(store, spec.run_id, shard, spec.fingerprint, len(models.manifest.labels))
+        outcomes = _label_allotted(passes, allotment, models, spec, log)
     log.before_commit()
     context = RowContext(
         run_id=spec.run_id,
@@ -95,36 +104,64 @@ def _label_all(shard: Shard, models: CascadeModels, spec: LabelingSpec, log: Att
     outcomes: list[VideoOutcome] = []
     passes = PassChooser()
     for video in shard.videos:
-        log.before_video(video.video_id)
-        outcomes.append(_label_or_fail(video, models, spec, passes, killed_worker=video.video_id in log.suspects))
-        log.after_video()
+
+        def look(open_video: OpenVideo, video: VideoRef = video) -> VideoPrediction:
+            with open_video() as clips:
+                return label_video(video, clips, models, spec.cascade, passes)
+
+        outcomes.append(_attempt(video, look, models, spec, log))
     return outcomes
 
 
-def _label_or_fail(
-    video: VideoRef, models: CascadeModels, spec: LabelingSpec, passes: PassChooser, *, killed_worker: bool
+def _label_allotted(
+    passes: Sequence[StudentOutcome], allotment: Allotment, models: CascadeModels, spec: LabelingSpec, log: AttemptLog
+) -> list[VideoOutcome]:
+    """Label from the student's passes; what is worth most first, should the purse run dry before the end."""
+    purse = Purse(allotment, None if spec.prices is None else partial(price_usd, prices=spec.prices))
+    outcomes: list[VideoOutcome] = []
+    for position in _most_valuable_first(passes, allotment):
+        taken = passes[position]
+        if isinstance(taken, VideoFailure):
+            outcomes.append(taken)
+            continue
+
+        def look(open_video: OpenVideo, taken: StudentPass = taken, position: int = position) -> VideoPrediction:
+            funded = allotment.clips.get(position, ())
+            return label_after_pass(taken, funded, open_video, models, spec.cascade, purse)
+
+        outcomes.append(_attempt(taken.video, look, models, spec, log, spent=cost_of_pass(taken)))
+        purse.close_video()
+    return outcomes
+
+
+def _most_valuable_first(passes: Sequence[StudentOutcome], allotment: Allotment) -> list[int]:
+    """Return the positions of the videos, those with the most valuable clip that is paid for first."""
+
+    def best(position: int) -> float:
+        taken, funded = passes[position], allotment.clips.get(position, ())
+        return float(taken.value_N[list(funded)].max()) if isinstance(taken, StudentPass) and funded else -math.inf
+
+    return sorted(range(len(passes)), key=best, reverse=True)
+
+
+def _attempt(
+    video: VideoRef,
+    look: Callable[[OpenVideo], VideoPrediction],
+    models: CascadeModels,
+    spec: LabelingSpec,
+    log: AttemptLog,
+    spent: ComputeCost | None = None,
 ) -> VideoOutcome:
-    started = time.perf_counter()
-    clips: ClipSource | None = None
-    outcome: VideoOutcome
-    try:
-        if killed_worker:
-            raise VideoKilledWorker(video.uri, KILLED_WORKER)
-        with open_clips(video, spec.sampling, spec.limits) as clips:
-            outcome = label_video(video, clips, models, spec.cascade, passes)
-    except VideoError as error:
-        logger.info("video failed run=%s video=%s kind=%s: %s", spec.run_id, video.video_id, error.kind, error.reason)
-        summary = None if clips is None else clips.summary()
-        outcome = VideoFailure.from_error(
-            video,
-            error,
-            facts=None if summary is None else summary.facts,
-            cost=ComputeCost() if clips is None else decode_cost(clips),
-            device=models.device_name,
-            decoder=DECODER_NAME,
-            decode_mode=None if summary is None else summary.mode,
-            decode_fallback=None if summary is None else summary.fallback_reason,
-            labeled_at=datetime.now(UTC),
-        )
-    wall = ComputeCost(wall_seconds=time.perf_counter() - started)
-    return replace(outcome, cost=outcome.cost + wall)
+    log.before_video(video.video_id)
+    outcome = attempt_video(
+        video,
+        look,
+        models,
+        spec.sampling,
+        spec.limits,
+        run_id=spec.run_id,
+        killed_worker=video.video_id in log.suspects,
+        spent=spent,
+    )
+    log.after_video()
+    return outcome

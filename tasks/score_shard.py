@@ -1,0 +1,92 @@
+"""The student's stage of a run with a budget: every video of a shard, before anybody asks the teacher."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from cdmodel.budgeted_cascade import cost_of_pass, take_student_pass
+from cdmodel.cost import ComputeCost
+from cdmodel.models import CascadeModels
+from cdmodel.student_pass import PassReceipt, StudentOutcome, StudentPass
+from cdmodel.types import Shard, VideoRef
+from storage.attempt_log import AttemptLog, open_attempt
+from storage.filesystem import open_store
+from storage.student_passes import commit_passes, standing_passes
+from tasks.label_shard import LabelingSpec
+from tasks.video_attempt import OpenVideo, attempt_video
+from tasks.worker_decoder import prepare_decoder
+from tasks.worker_models import load_worker_models
+
+logger = logging.getLogger(__name__)
+
+
+def attempts_at_passes(shard_id: str) -> str:
+    """Return the name under which attempts at a shard's passes are logged: its labeling has a log of its own."""
+    return f"{shard_id}.passes"
+
+
+def score_shard(shard: Shard, spec: LabelingSpec) -> PassReceipt:
+    """Run the student on every video of the shard and commit what it said as one object.
+
+    Safe to run twice, even at once, as ``label_shard``. A video that cannot be read becomes the failure it will be in
+    the table.
+
+    Raises: as ``label_shard``.
+    """
+    store, attempt_id = open_store(spec.out), uuid.uuid4().hex[:12]
+    if (standing := standing_passes(store, spec.run_id, shard.shard_id, spec.fingerprint)) is not None:
+        return standing
+    attempts = attempts_at_passes(shard.shard_id)
+    log = open_attempt(store, spec.run_id, attempts, launch_id=spec.launch_id, attempt_id=attempt_id)
+    prepare_decoder(spec.limits)
+    models = load_worker_models(spec.models)
+    outcomes = _score_all(shard, models, spec, log)
+    log.before_commit()
+    receipt = commit_passes(store, _summarise(shard, outcomes, models, spec, attempt_id), outcomes)
+    if receipt.attempt_id != attempt_id:
+        log.lost()
+    logger.info("shard scored run=%s shard=%s videos=%d", spec.run_id, shard.shard_id, receipt.videos)
+    return receipt
+
+
+def _score_all(shard: Shard, models: CascadeModels, spec: LabelingSpec, log: AttemptLog) -> list[StudentOutcome]:
+    outcomes: list[StudentOutcome] = []
+    for video in shard.videos:
+        log.before_video(video.video_id)
+        killed_worker = video.video_id in log.suspects
+        outcomes.append(_score(video, models, spec, killed_worker=killed_worker))
+        log.after_video()
+    return outcomes
+
+
+def _score(video: VideoRef, models: CascadeModels, spec: LabelingSpec, *, killed_worker: bool) -> StudentOutcome:
+    def look(open_video: OpenVideo) -> StudentPass:
+        with open_video() as clips:
+            return take_student_pass(video, clips, models, spec.cascade)
+
+    return attempt_video(
+        video, look, models, spec.sampling, spec.limits, run_id=spec.run_id, killed_worker=killed_worker
+    )
+
+
+def _summarise(
+    shard: Shard, outcomes: Sequence[StudentOutcome], models: CascadeModels, spec: LabelingSpec, attempt_id: str
+) -> PassReceipt:
+    passes = [outcome for outcome in outcomes if isinstance(outcome, StudentPass)]
+    failures = [outcome for outcome in outcomes if not isinstance(outcome, StudentPass)]
+    return PassReceipt(
+        run_id=spec.run_id,
+        shard_id=shard.shard_id,
+        attempt_id=attempt_id,
+        fingerprint=spec.fingerprint,
+        videos=len(outcomes),
+        clips=sum(len(taken.spans) for taken in passes),
+        clips_wanted=sum(int(taken.wanted_N.sum()) for taken in passes),
+        cost=sum((*map(cost_of_pass, passes), *(failure.cost for failure in failures)), ComputeCost()),
+        teacher_flops_per_clip=models.teacher.flops_per_clip,
+        device=models.device_name,
+        committed_at=datetime.now(UTC),
+    )
