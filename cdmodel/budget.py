@@ -55,6 +55,11 @@ class BudgetSettings:
                 raise ValueError(f"{unit} must be above 0, got {limit}; escalation.kind = dense_student spends nothing")
 
     @property
+    def is_limited(self) -> bool:
+        """Whether there is any limit."""
+        return bool(self.limits)
+
+    @property
     def limits(self) -> dict[Unit, float]:
         """The limits that were set, by their unit."""
         return {unit: limit for unit in UNITS if (limit := getattr(self, unit)) is not None}
@@ -119,8 +124,18 @@ class TeacherPace:
     on_gpu: bool
     clips: int = 0
     cost: ComputeCost = field(default_factory=ComputeCost)
+    decode_seconds: float = 0.0
     expected_decode_seconds: float = 0.0
-    """What decoding these clips was expected to take."""
+    """What this decoding was expected to take."""
+
+    def learn(self, cost: ComputeCost, clips: int, expected_decode_seconds: float = 0.0) -> None:
+        """Take note of what some of the teacher's clips took."""
+        self.clips += clips
+        if clips:
+            self.cost += cost
+        if expected_decode_seconds:
+            self.decode_seconds += cost.decode_cpu_seconds
+            self.expected_decode_seconds += expected_decode_seconds
 
     @property
     def seconds_per_clip(self) -> float:
@@ -130,7 +145,7 @@ class TeacherPace:
     @property
     def decode_factor(self) -> float:
         """How much longer reading clips again takes than reading them the first time did."""
-        return self.cost.decode_cpu_seconds / self.expected_decode_seconds if self.expected_decode_seconds else 1.0
+        return self.decode_seconds / self.expected_decode_seconds if self.expected_decode_seconds else 1.0
 
 
 def expected_pace(student: ComputeCost, teacher_flops: int) -> TeacherPace:
@@ -203,13 +218,8 @@ class Funds:
         for unit in self._spent:
             if unit != "wall_clock":
                 self._spent[unit] += self._amount(unit, cost)
-        if clips:
-            asked = self._allotted.get(shard)
-            expected = self._expected_decode_seconds(shard, asked) if asked else 0.0
-            planned = sum(map(len, asked.clips.values())) if asked else 0
-            self._pace.clips += clips
-            self._pace.cost += cost
-            self._pace.expected_decode_seconds += expected * clips / planned if planned else 0.0
+        asked = self._allotted.get(shard)
+        self._pace.learn(cost, clips, self._expected_decode_seconds(shard, asked, clips) if asked else 0.0)
         self._settled_since += 1
 
     def _allot(self, shard: int) -> Allotment:
@@ -274,11 +284,21 @@ class Funds:
     def _dollars(self, cost: ComputeCost) -> float:
         return amount_of("usd", cost, self._price)
 
-    def _expected_decode_seconds(self, shard: int, asked: Allotment) -> float:
+    def _expected_decode_seconds(self, shard: int, asked: Allotment, clips: int) -> float:
+        """Return what decoding so many of the clips that a shard was to ask about should have taken."""
+        planned = sum(map(len, asked.clips.values()))
+        if not planned:
+            return 0.0
         first, last = np.searchsorted(self._demand.shard_C, [shard, shard + 1])
-        videos_C = self._demand.video_C[first:last]
-        seconds_C = self._demand.decode_seconds_C[first:last]
-        return float(sum(seconds_C[videos_C == video][:1].sum() * len(clips) for video, clips in asked.clips.items()))
+        seconds_of = dict(
+            zip(
+                self._demand.video_C[first:last].tolist(),
+                self._demand.decode_seconds_C[first:last].tolist(),
+                strict=True,
+            )
+        )
+        expected = sum(seconds_of[video] * len(indices) for video, indices in asked.clips.items())
+        return float(expected) * clips / planned
 
 
 class Purse:

@@ -50,6 +50,9 @@ class ComputeCost:
     def __add__(self, other: ComputeCost) -> ComputeCost:
         return ComputeCost(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
+    def __sub__(self, part: ComputeCost) -> ComputeCost:
+        return ComputeCost(**{f.name: getattr(self, f.name) - getattr(part, f.name) for f in fields(self)})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceTable:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from cdmodel.aggregation import Aggregation
+from cdmodel.budget import BudgetSettings
 from cdmodel.cost import PriceTable
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.errors import ConfigError
@@ -79,7 +80,14 @@ class LabelRunConfig(BaseModel):
     decode: DecodeLimits = DecodeLimits()
     sharding: ShardingSettings = ShardingSettings()
     cluster: ClusterSettings = ClusterSettings()
+    budget: BudgetSettings | None = Field(default=None, description="What the teacher may cost; no limit without it.")
     prices: PriceTable | None = Field(default=None, description="Fills cost_usd; null without it.")
+
+    @model_validator(mode="after")
+    def _dollars_need_prices(self) -> LabelRunConfig:
+        if self.budget is not None and self.budget.usd is not None and self.prices is None:
+            raise ValueError("budget.usd needs a price table: set prices")
+        return self
 
     @field_validator("source", "out")
     @classmethod
@@ -210,6 +218,7 @@ def to_request(config: LabelRunConfig) -> RunRequest:
         decode_device=config.decode.device,
         failures=config.failures,
         retry=config.retry,
+        budget=config.budget,
     )
 
 

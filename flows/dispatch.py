@@ -141,6 +141,11 @@ def open_cluster(settings: ClusterSettings, gpus: int) -> Iterator[Cluster]:
         )
 
 
+def count_workers(cluster: Cluster) -> int:
+    """Return how many workers there are now."""
+    return _ClusterWatch(cluster).window() // cluster.shards_in_flight_per_worker
+
+
 def run_on_workers(
     cluster: Cluster, work: Callable[[Item], Result], items: Iterator[tuple[str, Item]]
 ) -> Iterator[Completed[Item, Result] | WorkerKilled[Item]]:

@@ -77,6 +77,8 @@ class RunHeader:
     """Whether OUT let an object be created only once, when the run was planned."""
     retry_reasons: tuple[str, ...] | None = None
     """Of a run that labels again what failed: the kinds it was asked for, none for all; None of any other run."""
+    carry_over: bool = False
+    """Videos were planned again some of whose clips had not fitted the budget of an earlier run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,6 +92,19 @@ def committed_passes(store: Store, run_id: str) -> frozenset[str]:
     )
 
 
+def passes_log_name(shard_id: str) -> str:
+    """Return the name under which attempts at a shard's passes are logged: its labeling has a log of its own."""
+    return f"{shard_id}.passes"
+
+
+def pass_winners(store: Store, run_id: str, fingerprint: str) -> dict[str, str]:
+    """Return, by the name in the log, the attempt whose passes stand; empty for a run without a student's stage."""
+    receipts = map_ahead(
+        lambda shard_id: read_pass_receipt(store, run_id, shard_id, fingerprint), committed_passes(store, run_id)
+    )
+    return {passes_log_name(receipt.shard_id): receipt.attempt_id for receipt in receipts}
+
+
 def read_pass_receipt(store: Store, run_id: str, shard_id: str, fingerprint: str) -> PassReceipt:
     """Return the summary in the footer.
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import partial
 
+from cdmodel.budget import BudgetSettings, amount_of
 from cdmodel.cost import ComputeCost, PriceTable, price_usd
 from cdmodel.types import ShardReceipt
 from storage.attempt_log import lost_seconds
@@ -13,6 +16,7 @@ from storage.filesystem import open_store
 from storage.publish import finish_run, publish_run
 from storage.run_record import RunRecord
 from storage.run_store import RunHeader, read_header
+from storage.student_passes import pass_winners
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +29,19 @@ class RunTotals:
     clips_planned: int
     clips_student: int
     clips_teacher: int
+    clips_unfunded: int
+    videos_unfunded: int
     cost: ComputeCost
 
 
 def publish_and_record(
-    out: str, run_id: str, *, config_json: str, code_version: str, prices: PriceTable | None
+    out: str,
+    run_id: str,
+    *,
+    config_json: str,
+    code_version: str,
+    prices: PriceTable | None,
+    budget: BudgetSettings | None = None,
 ) -> RunRecord:
     """Merge the shards into the published table, then write the run's row and its success marker.
 
@@ -43,6 +55,7 @@ def publish_and_record(
     published = publish_run(store, run_id)
     header = read_header(store, run_id)
     winners = {receipt.shard_id: receipt.attempt_id for receipt in published.receipts}
+    winners |= pass_winners(store, run_id, header.fingerprint)
     record = summarise(
         header,
         add_up(published.receipts),
@@ -51,6 +64,7 @@ def publish_and_record(
         config_json=config_json,
         code_version=code_version,
         prices=prices,
+        budget=budget,
     )
     return finish_run(store, record, published.run)
 
@@ -64,7 +78,20 @@ def add_up(receipts: Sequence[ShardReceipt]) -> RunTotals:
         clips_planned=sum(receipt.clips_planned for receipt in receipts),
         clips_student=sum(receipt.clips_student for receipt in receipts),
         clips_teacher=sum(receipt.clips_teacher for receipt in receipts),
+        clips_unfunded=sum(receipt.clips_unfunded for receipt in receipts),
+        videos_unfunded=sum(receipt.videos_unfunded for receipt in receipts),
         cost=sum((receipt.cost for receipt in receipts), ComputeCost()),
+    )
+
+
+def describe_budget(budget: BudgetSettings, cost: ComputeCost, prices: PriceTable | None) -> str:
+    """Return each limit and what the run took of it as JSON; of the wall clock only the limit is known here."""
+    price = None if prices is None else partial(price_usd, prices=prices)
+    return json.dumps(
+        {
+            unit: {"limit": limit, "spent": None if unit == "wall_clock" else amount_of(unit, cost, price)}
+            for unit, limit in budget.limits.items()
+        }
     )
 
 
@@ -98,8 +125,10 @@ def summarise(
     code_version: str,
     prices: PriceTable | None,
     retry_cost: float,
+    budget: BudgetSettings | None = None,
 ) -> RunRecord:
     """Build the run's row. Figures that this run did not measure are None."""
+    limited = budget if budget is not None and budget.is_limited else None
     return RunRecord(
         run_id=header.run_id,
         flow="label",
@@ -125,6 +154,9 @@ def summarise(
         saved_flops_share=saved_flops_share(totals.cost),
         saved_seconds_share=saved_seconds_share(totals),
         retry_cost=retry_cost,
+        budget_json=None if limited is None else describe_budget(limited, totals.cost, prices),
+        clips_unfunded=None if limited is None else totals.clips_unfunded,
+        videos_unfunded=None if limited is None else totals.videos_unfunded,
         cost_usd=None if prices is None else price_usd(totals.cost, prices),
         **{field.name: getattr(totals.cost, field.name) for field in fields(ComputeCost)},
     )

@@ -100,6 +100,12 @@ def label_shard(shard: Shard, spec: LabelingSpec, allotment: Allotment | None = 
     return receipt
 
 
+def label_funded_shard(work: tuple[Shard, Allotment], spec: LabelingSpec) -> ShardReceipt:
+    """Label a shard of a run with a budget: ``label_shard`` as one argument that a cluster can hand out."""
+    shard, allotment = work
+    return label_shard(shard, spec, allotment)
+
+
 def _label_all(shard: Shard, models: CascadeModels, spec: LabelingSpec, log: AttemptLog) -> list[VideoOutcome]:
     outcomes: list[VideoOutcome] = []
     passes = PassChooser()

@@ -14,18 +14,13 @@ from cdmodel.student_pass import PassReceipt, StudentOutcome, StudentPass
 from cdmodel.types import Shard, VideoRef
 from storage.attempt_log import AttemptLog, open_attempt
 from storage.filesystem import open_store
-from storage.student_passes import commit_passes, standing_passes
+from storage.student_passes import commit_passes, passes_log_name, standing_passes
 from tasks.label_shard import LabelingSpec
 from tasks.video_attempt import OpenVideo, attempt_video
 from tasks.worker_decoder import prepare_decoder
 from tasks.worker_models import load_worker_models
 
 logger = logging.getLogger(__name__)
-
-
-def attempts_at_passes(shard_id: str) -> str:
-    """Return the name under which attempts at a shard's passes are logged: its labeling has a log of its own."""
-    return f"{shard_id}.passes"
 
 
 def score_shard(shard: Shard, spec: LabelingSpec) -> PassReceipt:
@@ -39,8 +34,8 @@ def score_shard(shard: Shard, spec: LabelingSpec) -> PassReceipt:
     store, attempt_id = open_store(spec.out), uuid.uuid4().hex[:12]
     if (standing := standing_passes(store, spec.run_id, shard.shard_id, spec.fingerprint)) is not None:
         return standing
-    attempts = attempts_at_passes(shard.shard_id)
-    log = open_attempt(store, spec.run_id, attempts, launch_id=spec.launch_id, attempt_id=attempt_id)
+    log_name = passes_log_name(shard.shard_id)
+    log = open_attempt(store, spec.run_id, log_name, launch_id=spec.launch_id, attempt_id=attempt_id)
     prepare_decoder(spec.limits)
     models = load_worker_models(spec.models)
     outcomes = _score_all(shard, models, spec, log)

@@ -1,0 +1,114 @@
+"""A run's budget, from what stands in storage: what was spent, what is left, and what is asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from cdmodel.budget import Allotment, BudgetSettings, Funds, Unit, amount_of, expected_pace
+from cdmodel.cost import ComputeCost, PriceTable, price_usd
+from cdmodel.errors import RunError
+from cdmodel.types import Shard, ShardReceipt
+from storage.filesystem import Store
+from storage.run_store import RunHeader, read_receipts
+from storage.student_passes import join_demands, read_demands
+
+TOLERATED_EXCESS = 1.25
+"""The student's price is projected from its first shards; it must be so far above the budget to end the run early."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FundedShards:
+    """The budget of the shards that are not done, and how their receipts tell what they spent on the teacher."""
+
+    funds: Funds
+    position: dict[str, int]
+    """By shard id, its place in ``funds``."""
+    student_cost: dict[str, ComputeCost]
+    """By shard id, what the student's passes took, which a shard's receipt holds too."""
+
+    def allot(self, shard: Shard) -> Allotment:
+        """Return what a shard may ask and spend now."""
+        return self.funds.allot(self.position[shard.shard_id])
+
+    def settle(self, receipt: ShardReceipt) -> None:
+        """Book what a shard spent."""
+        spent = receipt.cost - self.student_cost[receipt.shard_id]
+        self.funds.settle(self.position[receipt.shard_id], spent, receipt.clips_teacher)
+
+
+def open_funds(
+    store: Store,
+    header: RunHeader,
+    pending: Sequence[str],
+    budget: BudgetSettings,
+    prices: PriceTable | None,
+    *,
+    workers: int,
+    started: float,
+) -> FundedShards:
+    """Return the budget as it stands once every shard has its student's passes.
+
+    Args:
+        store: OUT.
+        header: the run's.
+        pending: ids of the shards that are not labeled yet, in the order of the plan.
+        budget: of the whole run, shards that were labeled before included; the wall clock is this command's.
+        prices: of the run.
+        workers: how many shards are labeled at once.
+        started: when the command began, in seconds since the epoch.
+
+    Raises:
+        RunError: the student alone has taken more dollars than the budget has.
+        DamagedObject: what the student's stage wrote was changed.
+    """
+    done = read_receipts(store, header.run_id)
+    demands = read_demands(
+        store, header.run_id, [*pending, *(receipt.shard_id for receipt in done)], header.fingerprint
+    )
+    student_cost = {demand.receipt.shard_id: demand.receipt.cost for demand in demands}
+    of_student = sum(student_cost.values(), ComputeCost())
+    refuse_dear_student(budget, prices, of_student, videos_done=header.videos, videos=header.videos)
+    price = None if prices is None else partial(price_usd, prices=prices)
+    on_teacher = [receipt.cost - student_cost[receipt.shard_id] for receipt in done]
+    limits: dict[Unit, float] = {}
+    for unit, limit in budget.limits.items():
+        if unit == "wall_clock":
+            limits[unit] = max(started + limit - time.time(), 0.0)
+        else:
+            spent = sum(amount_of(unit, cost, price) for cost in on_teacher)
+            limits[unit] = max(limit - spent - (amount_of(unit, of_student, price) if unit == "usd" else 0.0), 0.0)
+    flops_per_clip = max((demand.receipt.teacher_flops_per_clip for demand in demands), default=0)
+    pace = expected_pace(of_student, flops_per_clip)
+    for receipt, cost in zip(done, on_teacher, strict=True):
+        pace.learn(cost, receipt.clips_teacher)
+    funds = Funds(
+        limits,
+        join_demands(demands[: len(pending)]),
+        pace,
+        price=price,
+        workers=workers,
+        shards=len(pending),
+    )
+    return FundedShards(
+        funds=funds,
+        position={shard_id: position for position, shard_id in enumerate(pending)},
+        student_cost=student_cost,
+    )
+
+
+def refuse_dear_student(
+    budget: BudgetSettings, prices: PriceTable | None, cost: ComputeCost, *, videos_done: int, videos: int
+) -> None:
+    """Raise RunError where the student alone takes more dollars than the budget has, by what its first videos took."""
+    if budget.usd is None or prices is None or not videos_done:
+        return
+    projected = price_usd(cost, prices) * videos / videos_done
+    if projected > budget.usd * (TOLERATED_EXCESS if videos_done < videos else 1.0):
+        raise RunError(
+            "budget.usd",
+            f"is {budget.usd:g}, but the student alone takes about {projected:.4g} for {videos} videos (measured on "
+            f"{videos_done}); what it said is kept: raise the budget and run the same command again",
+        )
