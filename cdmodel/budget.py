@@ -148,12 +148,12 @@ class TeacherPace:
         return self.decode_seconds / self.expected_decode_seconds if self.expected_decode_seconds else 1.0
 
 
-def expected_pace(student: ComputeCost, teacher_flops: int) -> TeacherPace:
-    """Expect of the teacher, before it was asked anything, the speed that the student had: FLOPs per second."""
+def expected_pace(student: ComputeCost, teacher_flops: int, seconds_before: float | None = None) -> TeacherPace:
+    """Expect of the teacher what a clip took it in an earlier run, or else the student's speed: FLOPs per second."""
     seconds_per_flop = student.student_seconds / student.student_flops if student.student_flops else 0.0
     return TeacherPace(
         teacher_flops=teacher_flops,
-        expected_seconds=seconds_per_flop * teacher_flops,
+        expected_seconds=seconds_per_flop * teacher_flops if seconds_before is None else seconds_before,
         on_gpu=student.gpu_seconds > 0,
     )
 

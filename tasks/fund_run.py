@@ -12,7 +12,8 @@ from cdmodel.cost import ComputeCost, PriceTable, price_usd
 from cdmodel.errors import RunError
 from cdmodel.types import Shard, ShardReceipt
 from storage.filesystem import Store
-from storage.run_store import RunHeader, read_receipts
+from storage.run_record import read_run_row
+from storage.run_store import RunHeader, list_runs, read_receipts
 from storage.student_passes import join_demands, read_demands
 
 TOLERATED_EXCESS = 1.25
@@ -81,7 +82,7 @@ def open_funds(
             spent = sum(amount_of(unit, cost, price) for cost in on_teacher)
             limits[unit] = max(limit - spent - (amount_of(unit, of_student, price) if unit == "usd" else 0.0), 0.0)
     flops_per_clip = max((demand.receipt.teacher_flops_per_clip for demand in demands), default=0)
-    pace = expected_pace(of_student, flops_per_clip)
+    pace = expected_pace(of_student, flops_per_clip, _seconds_per_clip_of_latest(store, header.model_version))
     for receipt, cost in zip(done, on_teacher, strict=True):
         pace.learn(cost, receipt.clips_teacher)
     funds = Funds(
@@ -97,6 +98,16 @@ def open_funds(
         position={shard_id: position for position, shard_id in enumerate(pending)},
         student_cost=student_cost,
     )
+
+
+def _seconds_per_clip_of_latest(store: Store, model_version: str) -> float | None:
+    """Return what a clip took the same teacher in the latest run that asked it; None where none did."""
+    for run in reversed(list_runs(store)):
+        if run.finished and run.header.model_version == model_version:
+            record = read_run_row(store, run.header.run_id)
+            if record.clips_teacher:
+                return record.teacher_seconds / record.clips_teacher
+    return None
 
 
 def refuse_dear_student(
