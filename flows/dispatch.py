@@ -35,6 +35,8 @@ Result = TypeVar("Result")
 CONNECT_SECONDS = 10
 CHECK_SECONDS = 1.0
 """How often the cluster is looked at while shards are out."""
+STARTS = 3
+"""Times that a local cluster is started, should a worker die meanwhile."""
 ANSWER_SECONDS = 30.0
 """How long the scheduler may take to say which workers it has."""
 SCHEDULER_SETTINGS = {
@@ -290,13 +292,16 @@ def _local_cluster(workers: int, gpus: int) -> Any:
     resource_tracker.ensure_running()
     starter = ThreadPoolExecutor(1, initializer=_block_terminal_signals)
     try:
-        return starter.submit(_start_local_cluster, workers, gpus).result()
-    except (RuntimeError, OSError, TimeoutError) as error:
-        # A worker that dies later is replaced; one that dies while it starts is what Dask gives up for.
-        raise RunError(
-            "the local cluster",
-            f"its workers did not start ({error}); what is committed is kept, run the same command again",
-        ) from error
+        for start in range(STARTS):
+            try:
+                return starter.submit(_start_local_cluster, workers, gpus).result()
+            except (RuntimeError, OSError, TimeoutError) as error:
+                # A worker that dies later is replaced; one that dies while it starts is what Dask gives up for.
+                if start == STARTS - 1:
+                    raise RunError(
+                        "the local cluster",
+                        f"its workers did not start ({error}); what is committed is kept, run the same command again",
+                    ) from error
     finally:
         starter.shutdown(wait=False)
 
