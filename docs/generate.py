@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType, UnionType
 from typing import get_args
 
-from cdmodel import aggregation, cost, decode_limits, failure_policy, policies, sampling, teacher_source, train_settings
+from cdmodel import aggregation, budget, cost, decode_limits, failure_policy, policies, sampling, teacher_source, train_settings
 from cdmodel.aggregation import Aggregation
 from cdmodel.policies import PolicyChoice
 from flows import config, dispatch
@@ -31,7 +31,12 @@ DOCS = Path(__file__).parent
 
 def _choices(table: str, module: ModuleType, union: UnionType) -> list[tuple[str, ModuleType, str]]:
     """Return one group for each kind that a table of settings can be of."""
-    return [(f'[{table}] kind = "{choice.kind}"', module, choice.__name__) for choice in get_args(union)]
+    return [(f'[{table}] kind = "{_kind(choice)}"', module, choice.__name__) for choice in get_args(union)]
+
+
+def _kind(choice: type) -> str:
+    # Not the class's attribute: with slots that is a descriptor.
+    return next(str(field.default) for field in fields(choice) if field.name == "kind")
 
 
 GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
@@ -45,6 +50,7 @@ GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
     ("[failures]", failure_policy, "FailurePolicy"),
     ("[retry]", run_request, "RetrySettings"),
     ("[cluster]", dispatch, "ClusterSettings"),
+    ("[budget]", budget, "BudgetSettings"),
     ("[prices]", cost, "PriceTable"),
     ("`cdlabel train`: top level", train_settings, "TrainSettings"),
     ("`cdlabel train`: [teacher]", teacher_source, "TeacherSettings"),
