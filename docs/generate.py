@@ -16,7 +16,17 @@ from pathlib import Path
 from types import ModuleType, UnionType
 from typing import get_args
 
-from cdmodel import aggregation, budget, cost, decode_limits, failure_policy, policies, sampling, teacher_source, train_settings
+from cdmodel import (
+    aggregation,
+    budget,
+    cost,
+    decode_limits,
+    failure_policy,
+    policies,
+    sampling,
+    teacher_source,
+    train_settings,
+)
 from cdmodel.aggregation import Aggregation
 from cdmodel.policies import PolicyChoice
 from flows import config, dispatch
