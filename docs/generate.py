@@ -16,7 +16,18 @@ from pathlib import Path
 from types import ModuleType, UnionType
 from typing import get_args
 
-from cdmodel import aggregation, cost, decode_limits, failure_policy, policies, sampling, teacher_source, train_settings
+from cdmodel import (
+    aggregation,
+    alarms,
+    audit_draw,
+    cost,
+    decode_limits,
+    failure_policy,
+    policies,
+    sampling,
+    teacher_source,
+    train_settings,
+)
 from cdmodel.aggregation import Aggregation
 from cdmodel.policies import PolicyChoice
 from flows import config, dispatch
@@ -45,6 +56,8 @@ GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
     ("[failures]", failure_policy, "FailurePolicy"),
     ("[retry]", run_request, "RetrySettings"),
     ("[cluster]", dispatch, "ClusterSettings"),
+    ("[audit]", audit_draw, "AuditSettings"),
+    ("[alarms]", alarms, "AlarmSettings"),
     ("[prices]", cost, "PriceTable"),
     ("`cdlabel train`: top level", train_settings, "TrainSettings"),
     ("`cdlabel train`: [teacher]", teacher_source, "TeacherSettings"),

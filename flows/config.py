@@ -17,6 +17,8 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from cdmodel.aggregation import Aggregation
+from cdmodel.alarms import AlarmSettings
+from cdmodel.audit_draw import AuditSettings
 from cdmodel.cost import PriceTable
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.errors import ConfigError
@@ -79,6 +81,8 @@ class LabelRunConfig(BaseModel):
     decode: DecodeLimits = DecodeLimits()
     sharding: ShardingSettings = ShardingSettings()
     cluster: ClusterSettings = ClusterSettings()
+    audit: AuditSettings = AuditSettings()
+    alarms: AlarmSettings = AlarmSettings()
     prices: PriceTable | None = Field(default=None, description="Fills cost_usd; null without it.")
 
     @field_validator("source", "out")

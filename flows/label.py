@@ -19,6 +19,7 @@ from prefect.cache_policies import NO_CACHE
 from cdmodel.errors import RunError
 from cdmodel.models import count_gpus
 from cdmodel.types import Shard
+from flows.alarm_events import emit_alarms
 from flows.config import LabelRunConfig, to_json, to_request
 from flows.dispatch import Cluster, WorkerKilled, open_cluster, run_on_workers
 from flows.interruption import keep_catching_signals
@@ -104,7 +105,7 @@ def publish_stage(config: LabelRunConfig, run_id: str) -> RunRecord:
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)
 def report_stage(config: LabelRunConfig, record: RunRecord) -> None:
-    """Show the run in Prefect: the savings receipt, and what failed and why."""
+    """Show the run in Prefect: the savings receipt, what failed and why, and an event for each alarm."""
     create_markdown_artifact(savings_receipt(record), key="savings-receipt", description=f"Run {record.run_id}")
     failures = run_query(
         open_store(config.out),
@@ -113,6 +114,7 @@ def report_stage(config: LabelRunConfig, record: RunRecord) -> None:
     )
     rows = [dict(zip(failures.columns, row, strict=True)) for row in failures.rows]
     create_table_artifact(rows, key="failed-videos", description=f"Run {record.run_id}: failed and partial videos")
+    emit_alarms(record)
 
 
 def _label_in_rounds(
@@ -167,4 +169,5 @@ def _labeling_spec(config: LabelRunConfig, plan: LabelingPlan, model_threads: in
         cascade=plan.cascade,
         limits=config.decode,
         prices=config.prices,
+        audit=config.audit,
     )

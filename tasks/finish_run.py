@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 
 from cdmodel.cost import ComputeCost, PriceTable, price_usd
+from cdmodel.drift import ConfidenceCounts
 from cdmodel.types import ShardReceipt
 from storage.attempt_log import lost_seconds
 from storage.filesystem import open_store
 from storage.publish import finish_run, publish_run
 from storage.run_record import RunRecord
 from storage.run_store import RunHeader, read_header
+from tasks.audit_run import AuditFigures, alarms_of, audit_figures, find_reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,9 @@ class RunTotals:
     clips_student: int
     clips_teacher: int
     cost: ComputeCost
+    student_confidence: ConfidenceCounts = ConfidenceCounts()  # noqa: RUF009 - frozen
+    teacher_confidence: ConfidenceCounts = ConfidenceCounts()  # noqa: RUF009 - frozen
+    """On audited videos."""
 
 
 def publish_and_record(
@@ -43,16 +48,20 @@ def publish_and_record(
     published = publish_run(store, run_id)
     header = read_header(store, run_id)
     winners = {receipt.shard_id: receipt.attempt_id for receipt in published.receipts}
+    totals = add_up(published.receipts)
     record = summarise(
         header,
-        add_up(published.receipts),
+        totals,
         retry_cost=lost_seconds(store, run_id, winners),
         ended_at=datetime.now(UTC),
         config_json=config_json,
         code_version=code_version,
         prices=prices,
+        audit=audit_figures(
+            published.audited, totals.student_confidence, totals.teacher_confidence, find_reference(header)
+        ),
     )
-    return finish_run(store, record, published.run)
+    return finish_run(store, replace(record, alarms=_alarm_names(record)), published.run)
 
 
 def add_up(receipts: Sequence[ShardReceipt]) -> RunTotals:
@@ -65,6 +74,8 @@ def add_up(receipts: Sequence[ShardReceipt]) -> RunTotals:
         clips_student=sum(receipt.clips_student for receipt in receipts),
         clips_teacher=sum(receipt.clips_teacher for receipt in receipts),
         cost=sum((receipt.cost for receipt in receipts), ComputeCost()),
+        student_confidence=sum((receipt.student_confidence for receipt in receipts), ConfidenceCounts()),
+        teacher_confidence=sum((receipt.teacher_confidence for receipt in receipts), ConfidenceCounts()),
     )
 
 
@@ -84,9 +95,12 @@ def saved_seconds_share(totals: RunTotals) -> float | None:
     if not totals.clips_teacher:
         return None
     cost = totals.cost
-    teacher_seconds_per_clip = cost.teacher_seconds / totals.clips_teacher
-    dense_seconds = cost.dense_decode_cpu_seconds + teacher_seconds_per_clip * totals.clips_planned
-    return 1.0 - (cost.decode_cpu_seconds + cost.student_seconds + cost.teacher_seconds) / dense_seconds
+    return 1.0 - (cost.decode_cpu_seconds + cost.student_seconds + cost.teacher_seconds) / _dense_seconds(totals)
+
+
+def _dense_seconds(totals: RunTotals) -> float:
+    teacher_seconds_per_clip = totals.cost.teacher_seconds / totals.clips_teacher
+    return totals.cost.dense_decode_cpu_seconds + teacher_seconds_per_clip * totals.clips_planned
 
 
 def summarise(
@@ -98,8 +112,10 @@ def summarise(
     code_version: str,
     prices: PriceTable | None,
     retry_cost: float,
+    audit: AuditFigures = AuditFigures(),  # noqa: B008 - frozen
 ) -> RunRecord:
-    """Build the run's row. Figures that this run did not measure are None."""
+    """Build the run's row, but for its alarms. Figures that this run did not measure are None."""
+    cost, saved_flops, saved_seconds = totals.cost, saved_flops_share(totals.cost), saved_seconds_share(totals)
     return RunRecord(
         run_id=header.run_id,
         flow="label",
@@ -122,9 +138,21 @@ def summarise(
         clips_planned=totals.clips_planned,
         clips_student=totals.clips_student,
         clips_teacher=totals.clips_teacher,
-        saved_flops_share=saved_flops_share(totals.cost),
-        saved_seconds_share=saved_seconds_share(totals),
+        saved_flops_share=saved_flops,
+        saved_seconds_share=saved_seconds,
+        saved_flops_share_with_audit=(
+            None if saved_flops is None else saved_flops - cost.audit_flops / cost.dense_teacher_flops
+        ),
+        saved_seconds_share_with_audit=(
+            None if saved_seconds is None else saved_seconds - cost.audit_seconds / _dense_seconds(totals)
+        ),
         retry_cost=retry_cost,
-        cost_usd=None if prices is None else price_usd(totals.cost, prices),
-        **{field.name: getattr(totals.cost, field.name) for field in fields(ComputeCost)},
+        cost_usd=None if prices is None else price_usd(cost, prices),
+        **{field.name: getattr(cost, field.name) for field in fields(ComputeCost)},
+        **{field.name: getattr(audit, field.name) for field in fields(AuditFigures)},
     )
+
+
+def _alarm_names(record: RunRecord) -> str | None:
+    alarms = alarms_of(record)
+    return None if alarms is None else ",".join(alarm.name for alarm in alarms)

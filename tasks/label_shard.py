@@ -11,12 +11,14 @@ import uuid
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 
+from cdmodel.audit_draw import AuditSettings, is_drawn
 from cdmodel.cascade import decode_cost, label_video
 from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.clips import ClipSource
 from cdmodel.cost import ComputeCost, PriceTable
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.decoder_name import DECODER_NAME
+from cdmodel.dense_audit import label_and_audit_video
 from cdmodel.errors import VideoError, VideoKilledWorker
 from cdmodel.models import CascadeModels
 from cdmodel.pass_choice import PassChooser
@@ -50,6 +52,7 @@ class LabelingSpec:
     cascade: CascadeSettings
     limits: DecodeLimits
     prices: PriceTable | None
+    audit: AuditSettings = AuditSettings()  # noqa: RUF009 - frozen
 
 
 def label_shard(shard: Shard, spec: LabelingSpec) -> ShardReceipt:
@@ -94,6 +97,9 @@ def label_shard(shard: Shard, spec: LabelingSpec) -> ShardReceipt:
 def _label_all(shard: Shard, models: CascadeModels, spec: LabelingSpec, log: AttemptLog) -> list[VideoOutcome]:
     outcomes: list[VideoOutcome] = []
     passes = PassChooser()
+    # Where a worker has died nothing more is asked of the next one than has to be: an audit can wait, a label cannot.
+    audit = replace(spec.audit, share=0.0) if log.follows_a_death else spec.audit
+    spec = replace(spec, audit=audit)
     for video in shard.videos:
         log.before_video(video.video_id)
         outcomes.append(_label_or_fail(video, models, spec, passes, killed_worker=video.video_id in log.suspects))
@@ -111,7 +117,8 @@ def _label_or_fail(
         if killed_worker:
             raise VideoKilledWorker(video.uri, KILLED_WORKER)
         with open_clips(video, spec.sampling, spec.limits) as clips:
-            outcome = label_video(video, clips, models, spec.cascade, passes)
+            label = label_and_audit_video if is_drawn(spec.audit, video) else label_video
+            outcome = label(video, clips, models, spec.cascade, passes)
     except VideoError as error:
         logger.info("video failed run=%s video=%s kind=%s: %s", spec.run_id, video.video_id, error.kind, error.reason)
         summary = None if clips is None else clips.summary()
