@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal
 
@@ -164,10 +164,10 @@ class Funds:
     Args:
         limits: what may be spent in all on what is not done yet, by unit; of ``usd`` what is left for the teacher.
         demand: the wanted clips of all shards that are not done.
+        audited: clips of each shard that are audited: they go to the teacher in any case, and what they take is set aside.
         pace: what a clip takes; learns as shards are settled.
         price: dollars of a cost; None without a price table.
         workers: how many shards run at once.
-        shards: how many there are to do.
         clock: seconds since the epoch.
     """
 
@@ -175,15 +175,16 @@ class Funds:
         self,
         limits: Mapping[Unit, float],
         demand: Demand,
+        audited: Sequence[int],
         pace: TeacherPace,
         *,
         price: Callable[[ComputeCost], float] | None,
         workers: int,
-        shards: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._limits = dict(limits)
         self._demand = demand
+        self._audited = dict(enumerate(audited))
         self._pace = pace
         self._price = price
         self._workers = workers
@@ -194,7 +195,7 @@ class Funds:
         self._allotted: dict[int, Allotment] = {}
         self._is_open_C = np.ones(len(demand), dtype=np.bool_)
         self._is_funded_C = np.zeros(len(demand), dtype=np.bool_)
-        self._settled_between = max(shards // RANKINGS_PER_RUN, 1)
+        self._settled_between = max(len(audited) // RANKINGS_PER_RUN, 1)
         self._settled_since = self._settled_between
 
     @property
@@ -215,6 +216,7 @@ class Funds:
     def settle(self, shard: int, cost: ComputeCost, clips: int) -> None:
         """Take note of what a shard spent beyond the student's pass, for how many clips of the teacher."""
         self._reserved.pop(shard, None)
+        self._audited.pop(shard, None)
         for unit in self._spent:
             if unit != "wall_clock":
                 self._spent[unit] += self._amount(unit, cost)
@@ -253,8 +255,15 @@ class Funds:
                 total = (self._deadline - self._clock()) * self._workers
             else:
                 total = limit - self._spent[unit]
-            left[unit] = max(total - sum(reserved[unit] for reserved in self._reserved.values()), 0.0)
+            in_flight = sum(reserved[unit] for reserved in self._reserved.values())
+            left[unit] = max(total - in_flight - self.audit_takes(unit), 0.0)
         return left
+
+    def audit_takes(self, unit: Unit) -> float:
+        """Return what the audits of shards that are not settled are expected to take of a limit, at most."""
+        decode_seconds_C = self._demand.decode_seconds_C
+        mean = decode_seconds_C.mean(keepdims=True) if len(decode_seconds_C) else np.zeros(1)
+        return sum(self._audited.values()) * float(self._prices()[unit].of(mean)[0])
 
     def _prices(self) -> dict[Unit, ClipPrice]:
         """Return what a clip takes of each limit, by what is known now."""
@@ -339,18 +348,18 @@ class Purse:
 
 
 def amount_of(unit: Unit, cost: ComputeCost, price: Callable[[ComputeCost], float] | None) -> float:
-    """Return what some work takes of a limit; of the wall clock, as seconds of one worker."""
+    """Return what some work, audits included, takes of a limit; of the wall clock, as seconds of one worker."""
     match unit:
         case "teacher_flops":
-            return float(cost.teacher_flops)
+            return float(cost.teacher_flops + cost.audit_flops)
         case "teacher_gpu_seconds":
-            return cost.teacher_seconds
+            return cost.teacher_seconds + cost.audit_seconds
         case "usd":
             if price is None:
                 raise ValueError("a budget in dollars needs a price table")
             return price(cost)
         case "wall_clock":
-            return cost.teacher_seconds + cost.decode_cpu_seconds
+            return cost.teacher_seconds + cost.audit_seconds + cost.decode_cpu_seconds
 
 
 def affordable(

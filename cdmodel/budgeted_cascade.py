@@ -18,12 +18,13 @@ from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.clips import ClipBatch, ClipSource
 from cdmodel.cost import ComputeCost
 from cdmodel.decode_survey import DecodeSummary
-from cdmodel.errors import DecodeError
+from cdmodel.dense_audit import audit_video
+from cdmodel.errors import DecodeError, VideoError
 from cdmodel.escalation import asking_value, next_clips
 from cdmodel.models import CascadeModels
 from cdmodel.scores import FloatArray, VideoState
 from cdmodel.student_pass import StudentPass
-from cdmodel.types import VideoPrediction, VideoRef
+from cdmodel.types import VideoAudit, VideoPrediction, VideoRef
 
 OpenClips = Callable[[], AbstractContextManager[ClipSource]]
 _COUNTS = (
@@ -74,47 +75,70 @@ def label_after_pass(
     models: CascadeModels,
     settings: CascadeSettings,
     purse: Purse,
+    *,
+    audit: bool = False,
 ) -> VideoPrediction:
-    """Ask the teacher about the funded clips, as far as the purse allows, and label the video.
+    """Ask the teacher about the funded clips, as far as the purse allows, and label the video; audit it where drawn.
 
-    Without any the video is not opened again. The prediction's cost holds both stages.
+    Without either the video is not opened again. The prediction's cost holds both stages.
 
     Raises:
-        VideoError: the video cannot be read a second time, or turned out another one.
+        VideoError: the video cannot be read a second time, or turned out another one. An audit that fails raises nothing.
     """
-    manifest = models.manifest
-    student = calibrate_student(taken.logits, manifest.calibration, manifest.label_kind)
-    state = VideoState.before_the_teacher(taken.video.video_id, len(taken.spans), student)
-    again: DecodeSummary | None = None
-    cost = ComputeCost()
     if funded and purse.can_afford(len(funded)):
         with open_clips() as reader:
             logits_MK, batches, cost = ask_teacher(reader, models, funded, purse=purse)
-            again = reader.summary()
-        state = _answered(state, models, funded, batches, logits_MK)
-    scored = ScoredClips(spans=taken.spans, state=state, cost=taken.cost + cost)
+            scored = _scored(taken, models, funded, batches, logits_MK, cost)
+            prediction = _decide(taken, scored, reader.summary(), models, settings)
+            return audit_video(prediction, scored, reader, models, settings) if audit else prediction
+    scored = _scored(taken, models, (), (), np.zeros((0, 0), dtype=np.float32), ComputeCost())
+    prediction = _decide(taken, scored, None, models, settings)
+    if not audit:
+        return prediction
+    try:
+        with open_clips() as reader:
+            return audit_video(prediction, scored, reader, models, settings)
+    except VideoError:
+        return replace(prediction, audit=VideoAudit(teacher_label_id=None, confidences=()))
+
+
+def _decide(
+    taken: StudentPass,
+    scored: ScoredClips,
+    again: DecodeSummary | None,
+    models: CascadeModels,
+    settings: CascadeSettings,
+) -> VideoPrediction:
     prediction = decide(taken.video, scored, _BothReadings(taken.summary, again), models, settings)
-    return replace(prediction, clips_unfunded=int((taken.wanted_N & ~state.asked_N).sum()))
+    return replace(prediction, clips_unfunded=int((taken.wanted_N & ~scored.state.asked_N).sum()))
 
 
-def _answered(
-    state: VideoState,
+def _scored(
+    taken: StudentPass,
     models: CascadeModels,
     funded: Collection[int],
     batches: Sequence[ClipBatch],
     logits_MK: FloatArray,
-) -> VideoState:
+    cost: ComputeCost,
+) -> ScoredClips:
     answered = [index for batch in batches for index in batch.clip_indices]
     # The purse may have run dry before the last clips; others than these may not be missing.
     if answered != sorted(funded)[: len(answered)]:
-        raise DecodeError(state.video_id, "two passes over the video gave different clips")
-    if not answered:
-        return state
-    asked_N = np.zeros(state.clips, dtype=np.bool_)
-    asked_N[answered] = True
+        raise DecodeError(taken.video.video_id, "two passes over the video gave different clips")
     manifest = models.manifest
-    teacher = calibrate_teacher(logits_MK, asked_N, state.student, manifest.calibration, manifest.label_kind)
-    return state.after(asked_N, teacher)
+    student = calibrate_student(taken.logits, manifest.calibration, manifest.label_kind)
+    state = VideoState.before_the_teacher(taken.video.video_id, len(taken.spans), student)
+    if answered:
+        asked_N = np.zeros(state.clips, dtype=np.bool_)
+        asked_N[answered] = True
+        teacher = calibrate_teacher(logits_MK, asked_N, student, manifest.calibration, manifest.label_kind)
+        state = state.after(asked_N, teacher)
+    return ScoredClips(
+        spans=taken.spans,
+        state=state,
+        teacher_logits=dict(zip(answered, logits_MK, strict=True)),
+        cost=taken.cost + cost,
+    )
 
 
 class _BothReadings:

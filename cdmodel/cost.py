@@ -44,8 +44,13 @@ class ComputeCost:
     """Time in the student: on a GPU wall time with copies to and from it, else CPU time of all threads."""
     teacher_seconds: float = 0.0
     gpu_seconds: float = 0.0
-    """Time a GPU was busy; zero where the models ran on the CPU."""
+    """Time a GPU was busy, for the audit too; zero where the models ran on the CPU."""
     wall_seconds: float = 0.0
+    """The audit included."""
+    audit_flops: int = 0
+    """What the audit took beyond the cascade: the teacher on the clips that it had not been asked about."""
+    audit_seconds: float = 0.0
+    """The same in seconds of the teacher and CPU seconds of decoding. No other field but the two above holds it."""
 
     def __add__(self, other: ComputeCost) -> ComputeCost:
         return ComputeCost(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
@@ -68,7 +73,7 @@ class PriceTable:
 
 
 def price_usd(cost: ComputeCost, prices: PriceTable) -> float:
-    """Return the price of ``cost``: GPU time at the GPU's rate, all other seconds at the CPU's rate."""
-    model_seconds = cost.student_seconds + cost.teacher_seconds
+    """Return the price of ``cost``: GPU time at the GPU's rate, all other seconds at the CPU's rate; audit included."""
+    model_seconds = cost.student_seconds + cost.teacher_seconds + cost.audit_seconds
     cpu_seconds = cost.decode_cpu_seconds + max(model_seconds - cost.gpu_seconds, 0.0)
     return (cost.gpu_seconds * prices.usd_per_gpu_hour + cpu_seconds * prices.usd_per_cpu_hour) / SECONDS_PER_HOUR

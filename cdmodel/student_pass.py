@@ -51,6 +51,8 @@ class PassReceipt:
     videos: int
     clips: int
     clips_wanted: int
+    clips_audited: int
+    """Of videos that are drawn for the audit: all their clips go to the teacher, whatever the budget pays for."""
     cost: ComputeCost
     """Reading and decoding included."""
     teacher_flops_per_clip: int

@@ -18,6 +18,8 @@ from typing import get_args
 
 from cdmodel import (
     aggregation,
+    alarms,
+    audit_draw,
     budget,
     cost,
     decode_limits,
@@ -61,6 +63,8 @@ GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
     ("[retry]", run_request, "RetrySettings"),
     ("[cluster]", dispatch, "ClusterSettings"),
     ("[budget]", budget, "BudgetSettings"),
+    ("[audit]", audit_draw, "AuditSettings"),
+    ("[alarms]", alarms, "AlarmSettings"),
     ("[prices]", cost, "PriceTable"),
     ("`cdlabel train`: top level", train_settings, "TrainSettings"),
     ("`cdlabel train`: [teacher]", teacher_source, "TeacherSettings"),

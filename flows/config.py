@@ -17,6 +17,8 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from cdmodel.aggregation import Aggregation
+from cdmodel.alarms import AlarmSettings
+from cdmodel.audit_draw import AuditSettings
 from cdmodel.budget import BudgetSettings
 from cdmodel.cost import PriceTable
 from cdmodel.decode_limits import DecodeLimits
@@ -81,6 +83,8 @@ class LabelRunConfig(BaseModel):
     sharding: ShardingSettings = ShardingSettings()
     cluster: ClusterSettings = ClusterSettings()
     budget: BudgetSettings | None = Field(default=None, description="What the teacher may cost; no limit without it.")
+    audit: AuditSettings = AuditSettings()
+    alarms: AlarmSettings = AlarmSettings()
     prices: PriceTable | None = Field(default=None, description="Fills cost_usd; null without it.")
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ this is where they get retries and names. Restarts do not depend on Prefect: wha
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from uuid import uuid4
 
@@ -20,6 +21,7 @@ from cdmodel.errors import RunError
 from cdmodel.models import count_gpus
 from cdmodel.student_pass import PassReceipt
 from cdmodel.types import Shard, ShardReceipt
+from flows.alarm_events import emit_alarms
 from flows.bars import count_bar
 from flows.config import LabelRunConfig, to_json, to_request
 from flows.dispatch import Cluster, count_workers, open_cluster
@@ -109,7 +111,7 @@ def publish_stage(config: LabelRunConfig, run_id: str) -> RunRecord:
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)
 def report_stage(config: LabelRunConfig, record: RunRecord) -> None:
-    """Show the run in Prefect: the savings receipt, and what failed and why."""
+    """Show the run in Prefect: the savings receipt, what failed and why, and an event for each alarm."""
     create_markdown_artifact(savings_receipt(record), key="savings-receipt", description=f"Run {record.run_id}")
     failures = run_query(
         open_store(config.out),
@@ -118,6 +120,7 @@ def report_stage(config: LabelRunConfig, record: RunRecord) -> None:
     )
     rows = [dict(zip(failures.columns, row, strict=True)) for row in failures.rows]
     create_table_artifact(rows, key="failed-videos", description=f"Run {record.run_id}: failed and partial videos")
+    emit_alarms(record)
 
 
 def _label_pending(cluster: Cluster, spec: LabelingSpec, plan: LabelingPlan, done: frozenset[str]) -> list[Shard]:
@@ -168,6 +171,9 @@ def _label_funded(
         workers=count_workers(cluster),
         started=started,
     )
+    if not funded.can_audit and spec.audit.share:
+        get_run_logger().warning("run %s: auditing would take most of the budget; nothing is audited", spec.run_id)
+        spec = replace(spec, audit=replace(spec.audit, share=0.0))
     with LabelingProgress(plan.header, shards_done=len(done)) as progress:
 
         def settle(receipt: ShardReceipt) -> None:
@@ -206,4 +212,5 @@ def _labeling_spec(config: LabelRunConfig, plan: LabelingPlan, model_threads: in
         cascade=plan.cascade,
         limits=config.decode,
         prices=config.prices,
+        audit=config.audit,
     )

@@ -170,12 +170,16 @@ def run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
 def show_record(settings: LabelRunConfig, record: RunRecord | None, strict: bool, json_output: bool) -> None:
     """Print what a run came to, if anything was done, and end as ``--strict`` demands."""
     from flows.receipt import savings_receipt
+    from tasks.audit_run import alarms_of
 
     if record is None:
         show({"videos_planned": 0, "out": settings.out}, "", json_output)
         return
     show(asdict(record), savings_receipt(record), json_output)
-    if strict and record.videos_failed:
+    alarms = alarms_of(record) or ()
+    for alarm in alarms:
+        say(f"alarm {alarm.name}: {alarm.message}")
+    if strict and (record.videos_failed or alarms):
         raise typer.Exit(EXIT_SOME_VIDEOS_FAILED)
 
 

@@ -26,7 +26,7 @@ from storage.run_store import RunState
 
 _KEYS = ["video_id", "video_version"]
 _PAST = [*_KEYS, "status", "error_kind", "decoder", "labeled_at", "clips_unfunded"]
-_LATEST = ["video_id", "uri", "status", "error_kind", "labeled_at"]
+_LATEST = ["video_id", "uri", "status", "error_kind", "labeled_at", "source_group"]
 FILES_AHEAD = 4
 
 
@@ -49,6 +49,8 @@ class FailedVideo:
     video_id: str
     uri: str
     error_kind: str
+    group: str | None = None
+    """As the corpus named it when the row was written."""
 
 
 def work_left(
@@ -110,7 +112,12 @@ def failed_videos(
             if row["labeled_at"] >= known["labeled_at"]:
                 latest[row["video_id"]] = row
     return [
-        FailedVideo(video_id=video_id, uri=str(row["uri"]), error_kind=str(row["error_kind"]))
+        FailedVideo(
+            video_id=video_id,
+            uri=str(row["uri"]),
+            error_kind=str(row["error_kind"]),
+            group=None if row["source_group"] is None else str(row["source_group"]),
+        )
         for video_id, row in sorted(latest.items())
         if row["failed"]
     ]
@@ -197,6 +204,5 @@ def _read(store: Store, names: Sequence[str], columns: Sequence[str]) -> Iterato
 
 def _read_one(store: Store, columns: Sequence[str], name: str) -> pa.Table:
     with reading_rows(store, name), open_parquet(store, name) as file:
-        return as_schema(
-            file.read(columns=list(columns)), pa.schema([PREDICTION_SCHEMA.field(name) for name in columns])
-        )
+        rows = file.read(columns=[name for name in columns if name in file.schema_arrow.names])
+        return as_schema(rows, pa.schema([PREDICTION_SCHEMA.field(name) for name in columns]))

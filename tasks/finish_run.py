@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import partial
 
 from cdmodel.budget import BudgetSettings, amount_of
 from cdmodel.cost import ComputeCost, PriceTable, price_usd
+from cdmodel.drift import ConfidenceCounts
 from cdmodel.types import ShardReceipt
 from storage.attempt_log import lost_seconds
 from storage.filesystem import open_store
@@ -17,6 +18,7 @@ from storage.publish import finish_run, publish_run
 from storage.run_record import RunRecord
 from storage.run_store import RunHeader, read_header
 from storage.student_passes import pass_winners
+from tasks.audit_run import AuditFigures, alarms_of, audit_figures, find_reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,9 @@ class RunTotals:
     clips_unfunded: int
     videos_unfunded: int
     cost: ComputeCost
+    student_confidence: ConfidenceCounts = ConfidenceCounts()  # noqa: RUF009 - frozen
+    teacher_confidence: ConfidenceCounts = ConfidenceCounts()  # noqa: RUF009 - frozen
+    """On audited videos."""
 
 
 def publish_and_record(
@@ -56,17 +61,21 @@ def publish_and_record(
     header = read_header(store, run_id)
     winners = {receipt.shard_id: receipt.attempt_id for receipt in published.receipts}
     winners |= pass_winners(store, run_id, header.fingerprint)
+    totals = add_up(published.receipts)
     record = summarise(
         header,
-        add_up(published.receipts),
+        totals,
         retry_cost=lost_seconds(store, run_id, winners),
         ended_at=datetime.now(UTC),
         config_json=config_json,
         code_version=code_version,
         prices=prices,
         budget=budget,
+        audit=audit_figures(
+            published.audited, totals.student_confidence, totals.teacher_confidence, find_reference(header)
+        ),
     )
-    return finish_run(store, record, published.run)
+    return finish_run(store, replace(record, alarms=_alarm_names(record)), published.run)
 
 
 def add_up(receipts: Sequence[ShardReceipt]) -> RunTotals:
@@ -81,6 +90,8 @@ def add_up(receipts: Sequence[ShardReceipt]) -> RunTotals:
         clips_unfunded=sum(receipt.clips_unfunded for receipt in receipts),
         videos_unfunded=sum(receipt.videos_unfunded for receipt in receipts),
         cost=sum((receipt.cost for receipt in receipts), ComputeCost()),
+        student_confidence=sum((receipt.student_confidence for receipt in receipts), ConfidenceCounts()),
+        teacher_confidence=sum((receipt.teacher_confidence for receipt in receipts), ConfidenceCounts()),
     )
 
 
@@ -111,9 +122,12 @@ def saved_seconds_share(totals: RunTotals) -> float | None:
     if not totals.clips_teacher:
         return None
     cost = totals.cost
-    teacher_seconds_per_clip = cost.teacher_seconds / totals.clips_teacher
-    dense_seconds = cost.dense_decode_cpu_seconds + teacher_seconds_per_clip * totals.clips_planned
-    return 1.0 - (cost.decode_cpu_seconds + cost.student_seconds + cost.teacher_seconds) / dense_seconds
+    return 1.0 - (cost.decode_cpu_seconds + cost.student_seconds + cost.teacher_seconds) / _dense_seconds(totals)
+
+
+def _dense_seconds(totals: RunTotals) -> float:
+    teacher_seconds_per_clip = totals.cost.teacher_seconds / totals.clips_teacher
+    return totals.cost.dense_decode_cpu_seconds + teacher_seconds_per_clip * totals.clips_planned
 
 
 def summarise(
@@ -126,8 +140,10 @@ def summarise(
     prices: PriceTable | None,
     retry_cost: float,
     budget: BudgetSettings | None = None,
+    audit: AuditFigures = AuditFigures(),  # noqa: B008 - frozen
 ) -> RunRecord:
-    """Build the run's row. Figures that this run did not measure are None."""
+    """Build the run's row, but for its alarms. Figures that this run did not measure are None."""
+    cost, saved_flops, saved_seconds = totals.cost, saved_flops_share(totals.cost), saved_seconds_share(totals)
     limited = budget if budget is not None and budget.is_limited else None
     return RunRecord(
         run_id=header.run_id,
@@ -151,12 +167,24 @@ def summarise(
         clips_planned=totals.clips_planned,
         clips_student=totals.clips_student,
         clips_teacher=totals.clips_teacher,
-        saved_flops_share=saved_flops_share(totals.cost),
-        saved_seconds_share=saved_seconds_share(totals),
+        saved_flops_share=saved_flops,
+        saved_seconds_share=saved_seconds,
+        saved_flops_share_with_audit=(
+            None if saved_flops is None else saved_flops - cost.audit_flops / cost.dense_teacher_flops
+        ),
+        saved_seconds_share_with_audit=(
+            None if saved_seconds is None else saved_seconds - cost.audit_seconds / _dense_seconds(totals)
+        ),
         retry_cost=retry_cost,
         budget_json=None if limited is None else describe_budget(limited, totals.cost, prices),
         clips_unfunded=None if limited is None else totals.clips_unfunded,
         videos_unfunded=None if limited is None else totals.videos_unfunded,
-        cost_usd=None if prices is None else price_usd(totals.cost, prices),
-        **{field.name: getattr(totals.cost, field.name) for field in fields(ComputeCost)},
+        cost_usd=None if prices is None else price_usd(cost, prices),
+        **{field.name: getattr(cost, field.name) for field in fields(ComputeCost)},
+        **{field.name: getattr(audit, field.name) for field in fields(AuditFigures)},
     )
+
+
+def _alarm_names(record: RunRecord) -> str | None:
+    alarms = alarms_of(record)
+    return None if alarms is None else ",".join(alarm.name for alarm in alarms)

@@ -16,6 +16,8 @@ from storage.run_record import read_run_row
 from storage.run_store import RunHeader, list_runs, read_receipts
 from storage.student_passes import join_demands, read_demands
 
+AUDIT_AT_MOST = 0.5
+"""Share of what is left that an audit may take."""
 TOLERATED_EXCESS = 1.25
 """The student's price is projected from its first shards; it must be so far above the budget to end the run early."""
 
@@ -29,6 +31,8 @@ class FundedShards:
     """By shard id, its place in ``funds``."""
     student_cost: dict[str, ComputeCost]
     """By shard id, what the student's passes took, which a shard's receipt holds too."""
+    can_audit: bool
+    """Whether the audit leaves enough of the budget; where not, nothing is audited."""
 
     def allot(self, shard: Shard) -> Allotment:
         """Return what a shard may ask and spend now."""
@@ -85,18 +89,15 @@ def open_funds(
     pace = expected_pace(of_student, flops_per_clip, _seconds_per_clip_of_latest(store, header.model_version))
     for receipt, cost in zip(done, on_teacher, strict=True):
         pace.learn(cost, receipt.clips_teacher)
-    funds = Funds(
-        limits,
-        join_demands(demands[: len(pending)]),
-        pace,
-        price=price,
-        workers=workers,
-        shards=len(pending),
-    )
+    demand = join_demands(demands[: len(pending)])
+    open_with = partial(Funds, limits, demand, pace=pace, price=price, workers=workers)
+    funds = open_with([one.receipt.clips_audited for one in demands[: len(pending)]])
+    can_audit = all(funds.audit_takes(unit) <= AUDIT_AT_MOST * limits[unit] for unit in limits)
     return FundedShards(
-        funds=funds,
+        funds=funds if can_audit else open_with([0] * len(pending)),
         position={shard_id: position for position, shard_id in enumerate(pending)},
         student_cost=student_cost,
+        can_audit=can_audit,
     )
 
 

@@ -9,16 +9,18 @@ import logging
 import math
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import partial
 
+from cdmodel.audit_draw import AuditSettings, is_drawn
 from cdmodel.budget import Allotment, Purse
 from cdmodel.budgeted_cascade import cost_of_pass, label_after_pass
 from cdmodel.cascade import label_video
 from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.cost import ComputeCost, PriceTable, price_usd
 from cdmodel.decode_limits import DecodeLimits
+from cdmodel.dense_audit import label_and_audit_video
 from cdmodel.models import CascadeModels
 from cdmodel.pass_choice import PassChooser
 from cdmodel.sampling import ClipSampling
@@ -52,6 +54,7 @@ class LabelingSpec:
     cascade: CascadeSettings
     limits: DecodeLimits
     prices: PriceTable | None
+    audit: AuditSettings = AuditSettings()  # noqa: RUF009 - frozen
 
 
 def label_shard(shard: Shard, spec: LabelingSpec, allotment: Allotment | None = None) -> ShardReceipt:
@@ -75,6 +78,9 @@ def label_shard(shard: Shard, spec: LabelingSpec, allotment: Allotment | None = 
     if (standing := standing_receipt(store, spec.run_id, shard.shard_id, spec.fingerprint)) is not None:
         return standing
     log = open_attempt(store, spec.run_id, shard.shard_id, launch_id=spec.launch_id, attempt_id=attempt_id)
+    if log.follows_a_death:
+        # Nothing more is asked of the next worker than has to be: an audit can wait, a label cannot.
+        spec = replace(spec, audit=replace(spec.audit, share=0.0))
     prepare_decoder(spec.limits)
     models = load_worker_models(spec.models)
     if allotment is None:
@@ -112,8 +118,9 @@ def _label_all(shard: Shard, models: CascadeModels, spec: LabelingSpec, log: Att
     for video in shard.videos:
 
         def look(open_video: OpenVideo, video: VideoRef = video) -> VideoPrediction:
+            label = label_and_audit_video if is_drawn(spec.audit, video) else label_video
             with open_video() as clips:
-                return label_video(video, clips, models, spec.cascade, passes)
+                return label(video, clips, models, spec.cascade, passes)
 
         outcomes.append(_attempt(video, look, models, spec, log))
     return outcomes
@@ -133,7 +140,8 @@ def _label_allotted(
 
         def look(open_video: OpenVideo, taken: StudentPass = taken, position: int = position) -> VideoPrediction:
             funded = allotment.clips.get(position, ())
-            return label_after_pass(taken, funded, open_video, models, spec.cascade, purse)
+            drawn = is_drawn(spec.audit, taken.video)
+            return label_after_pass(taken, funded, open_video, models, spec.cascade, purse, audit=drawn)
 
         outcomes.append(_attempt(taken.video, look, models, spec, log, spent=cost_of_pass(taken)))
         purse.close_video()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.errors import RunError
@@ -84,7 +84,8 @@ def _failed_before(
         state = "there is no such run" if named is None else "it is not finished; finish it first"
         raise RunError(retry.run_id, f"what failed in it is not known: {state}")
     failed = failed_videos(store, runs, named, fingerprint, retry.reasons)
-    return tuple(look_up_videos([video.uri for video in failed], [video.video_id for video in failed]))
+    found = look_up_videos([video.uri for video in failed], [video.video_id for video in failed])
+    return tuple(replace(video, group=known.group) for video, known in zip(found, failed, strict=True))
 
 
 def _all_of(videos: Sequence[VideoRef]) -> WorkLeft:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from cdmodel.audit_draw import is_drawn
 from cdmodel.budgeted_cascade import cost_of_pass, take_student_pass
 from cdmodel.cost import ComputeCost
 from cdmodel.models import CascadeModels
@@ -80,6 +81,7 @@ def _summarise(
         videos=len(outcomes),
         clips=sum(len(taken.spans) for taken in passes),
         clips_wanted=sum(int(taken.wanted_N.sum()) for taken in passes),
+        clips_audited=sum(len(taken.spans) for taken in passes if is_drawn(spec.audit, taken.video)),
         cost=sum((*map(cost_of_pass, passes), *(failure.cost for failure in failures)), ComputeCost()),
         teacher_flops_per_clip=models.teacher.flops_per_clip,
         device=models.device_name,

@@ -33,7 +33,8 @@ from tasks.score_shard import score_shard
 from tasks.sharding import ShardingSettings
 from tasks.worker_models import WorkerModels
 
-VIDEOS, PER_SHARD, SETTINGS = 12, 3, 20
+VIDEOS, PER_SHARD = 12, 3
+SETTINGS = [pytest.param(number, marks=[pytest.mark.matrix] if number >= 6 else []) for number in range(20)]
 PRICES = PriceTable(usd_per_gpu_hour=0.0, usd_per_cpu_hour=3600.0)
 """A dollar a second."""
 OF_THE_WORK = (
@@ -137,7 +138,7 @@ def test_with_room_for_all_a_budget_changes_no_row(films, scored, unlimited, tmp
     assert (unlimited[0].clips_unfunded, unlimited[0].videos_failed) == (0, 1)
 
 
-@pytest.mark.parametrize("number", range(SETTINGS))
+@pytest.mark.parametrize("number", SETTINGS)
 def test_no_limit_is_exceeded_by_more_than_a_batch(number: int, scored, unlimited, tmp_path):
     plan, out = scored
     record = unlimited[0]

@@ -39,9 +39,9 @@ def _demand(shards: int, clips_each: int, seed: int = 0) -> Demand:
     )
 
 
-def _funds(limits, demand: Demand, shards: int, clock=lambda: 0.0, workers: int = 1) -> Funds:
+def _funds(limits, demand: Demand, audited: list[int], clock=lambda: 0.0, workers: int = 1) -> Funds:
     pace = TeacherPace(teacher_flops=FLOPS, expected_seconds=SECONDS, on_gpu=False)
-    return Funds(limits, demand, pace, price=_price, workers=workers, shards=shards, clock=clock)
+    return Funds(limits, demand, audited, pace, price=_price, workers=workers, clock=clock)
 
 
 def _asked(demand: Demand, shard: int, allotment: Allotment) -> set[int]:
@@ -92,7 +92,7 @@ def test_what_flops_buy_is_the_best_of_the_whole_run_in_whatever_order_shards_co
     shards: int, clips_each: int, affordable_clips: int, order_seed: int
 ) -> None:
     demand = _demand(shards, clips_each, order_seed)
-    funds = _funds({"teacher_flops": FLOPS * affordable_clips + 1}, demand, shards)
+    funds = _funds({"teacher_flops": FLOPS * affordable_clips + 1}, demand, [0] * shards)
     rng = np.random.default_rng(order_seed)
     asked: set[int] = set()
     in_flight: list[int] = []
@@ -120,7 +120,7 @@ def test_seconds_and_dollars_are_not_exceeded_by_more_than_a_batch_whatever_a_cl
     shards, clips_each = 12, 30
     demand = _demand(shards, clips_each, noise_seed)
     limit = share * shards * clips_each * SECONDS
-    funds = _funds({unit: limit}, demand, shards, workers=2)
+    funds = _funds({unit: limit}, demand, [0] * shards, workers=2)
     rng = np.random.default_rng(noise_seed)
     total, dearest_batch = 0.0, 0.0
     in_flight: list[tuple[int, Allotment]] = []
@@ -146,13 +146,13 @@ def test_seconds_and_dollars_are_not_exceeded_by_more_than_a_batch_whatever_a_cl
 
 
 def test_a_shard_that_is_handed_out_again_gets_the_same_part() -> None:
-    funds = _funds({"teacher_flops": 50.0}, _demand(3, 4), 3)
+    funds = _funds({"teacher_flops": 50.0}, _demand(3, 4), [0] * 3)
     assert funds.allot(1) is funds.allot(1)
 
 
 def test_what_a_shard_did_not_spend_is_there_for_the_next() -> None:
     demand = _demand(2, 4)
-    funds = _funds({"teacher_flops": 40.0}, demand, 2)
+    funds = _funds({"teacher_flops": 40.0}, demand, [0] * 2)
     first = _clips(funds.allot(0))
     funds.settle(0, ComputeCost(), 0)
     assert first > 0
@@ -161,7 +161,7 @@ def test_what_a_shard_did_not_spend_is_there_for_the_next() -> None:
 
 def test_a_pace_that_was_measured_replaces_the_expected_one() -> None:
     demand = _demand(2, 20)
-    funds = _funds({"teacher_gpu_seconds": 5.0}, demand, 2)
+    funds = _funds({"teacher_gpu_seconds": 5.0}, demand, [0] * 2)
     clips = _clips(funds.allot(0))
     funds.settle(0, ComputeCost(teacher_seconds=clips * 0.05), clips)
     assert _clips(funds.allot(1)) == 20
@@ -170,7 +170,7 @@ def test_a_pace_that_was_measured_replaces_the_expected_one() -> None:
 def test_after_the_deadline_nothing_is_asked() -> None:
     now = [0.0]
     demand = _demand(2, 4)
-    funds = _funds({"wall_clock": 2.5}, demand, 2, clock=lambda: now[0])
+    funds = _funds({"wall_clock": 2.5}, demand, [0] * 2, clock=lambda: now[0])
     allotment = funds.allot(0)
     assert _clips(allotment) > 0
     purse = Purse(allotment, _price, clock=lambda: now[0])
@@ -185,3 +185,13 @@ def test_before_the_teacher_was_asked_its_pace_follows_from_an_earlier_run_or_fr
     assert expected_pace(student, 500).seconds_per_clip == 10.0
     assert expected_pace(student, 500, 0.25).seconds_per_clip == 0.25
     assert expected_pace(ComputeCost(), 500).seconds_per_clip == 0.0
+
+
+def test_what_audits_take_is_set_aside_until_their_shard_is_settled() -> None:
+    demand = _demand(2, 4)
+    funds = _funds({"teacher_flops": 80.0}, demand, [4, 0])
+    assert funds.audit_takes("teacher_flops") == 40.0
+    first = _clips(funds.allot(0))
+    funds.settle(0, ComputeCost(teacher_flops=FLOPS * first, audit_flops=FLOPS * (4 - first)), first)
+    assert funds.audit_takes("teacher_flops") == 0.0
+    assert _clips(funds.allot(1)) == 4
