@@ -61,7 +61,7 @@ def usd(price_usd: float | None) -> str:
     """Return a price in US dollars, with as many digits as tell it from nothing."""
     if price_usd is None:
         return UNKNOWN
-    return f"${price_usd:,.2f}" if price_usd >= 1 or not price_usd else f"${price_usd:.2g}"
+    return f"${price_usd:,.2f}" if price_usd >= 1 or not price_usd else f"${price_usd:#.2g}"
 
 
 def count(number: int | None) -> str:
