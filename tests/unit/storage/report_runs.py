@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pyarrow as pa
 from run_builders import (
@@ -35,9 +36,11 @@ HOSTILE = "</script><script>alert('x')</script>\"'&\n\x00\x1b[31m\u202egpj.exe"
 HOSTILE_NAME = "</code><img src=x onerror=alert(1)>.mp4"
 
 
-def reported_run(store: Store, run_id: str = "r1", at: datetime = NOON, videos: int = 12) -> RunRecord:
+def reported_run(
+    store: Store, run_id: str = "r1", at: datetime = NOON, videos: int = 12, videos_folder: Path = Path("/videos")
+) -> RunRecord:
     """Finish a run of ``videos`` labeled videos, every third audited, half of those with agreement, and two that failed."""
-    outcomes: list[VideoOutcome] = [_labeled(number, at) for number in range(videos)]
+    outcomes: list[VideoOutcome] = [_labeled(number, at, videos_folder) for number in range(videos)]
     outcomes.append(replace(failure(video("fails-hostile"), at), message=HOSTILE, error_kind="decode_error"))
     outcomes.append(replace(failure(replace(video("fails-quietly"), uri=f"/videos/{HOSTILE_NAME}"), at)))
     table = _audited(outcomes_to_table(outcomes, context(run_id, "shard")))
@@ -53,12 +56,13 @@ def reported_run(store: Store, run_id: str = "r1", at: datetime = NOON, videos: 
     return record
 
 
-def _labeled(number: int, at: datetime) -> VideoOutcome:
+def _labeled(number: int, at: datetime, folder: Path) -> VideoOutcome:
     """Confidence ascends with the number; the first is the least certain, has a hostile label, and lost a part."""
     confidence = 0.4 + 0.05 * min(number, 11)
     damage = Damage(error_kind="decode_error", message="3 damaged packets") if number == 0 else None
     label = HOSTILE if number == 0 else "run"
-    told = prediction(video(f"v{number:03d}"), damage, at + timedelta(seconds=number))
+    of = replace(video(f"v{number:03d}"), uri=str(folder / f"v{number:03d}.mp4"))
+    told = prediction(of, damage, at + timedelta(seconds=number))
     ranking = (
         RankedLabel(label_id=1, label=label, probability=confidence),
         RankedLabel(label_id=0, label="sit", probability=1 - confidence),
