@@ -28,13 +28,14 @@ def report(
     from tasks.report_facts import gather_report
 
     facts = gather_report(out, run, uncertain_videos=pictures)
-    written = None if html is None else _write_page(facts, out, html)
+    written = None if html is None else write_page(facts, out, html)
     show(_as_document(facts, written), _as_text(facts), json_output)
     if written is not None:
         say(f"the report stands in {written}")
 
 
-def _write_page(facts: ReportFacts, out: str, html: str) -> str:
+def write_page(facts: ReportFacts, out: str, html: str) -> str:
+    """Draw the page, pictures included, and write it; return its absolute name."""
     from datetime import UTC, datetime
     from importlib.metadata import version
 

@@ -173,18 +173,19 @@ def gather_report(out: str, run_id: str | None, *, uncertain_videos: int) -> Rep
         return ReportFacts(header=run.header, status=status, record=None, rows=None, history=())
     record = read_run_row(store, run.header.run_id)
     with connect_views(store) as connection, store_failures(store):
-        name = record.run_id.replace("'", "''")
-        connection.execute(f"create temp view run_rows as select * from predictions where run_id = '{name}'")
         return ReportFacts(
             header=run.header,
             status=status,
             record=record,
-            rows=_summarise_rows(connection, uncertain_videos),
+            rows=summarise_rows(connection, record.run_id, uncertain_videos),
             history=_history(connection, record.started_at),
         )
 
 
-def _summarise_rows(connection: duckdb.DuckDBPyConnection, uncertain_videos: int) -> RunRows:
+def summarise_rows(connection: duckdb.DuckDBPyConnection, run_id: str, uncertain_videos: int) -> RunRows:
+    """Return what the rows of a run add up to, given the views of ``storage.views``."""
+    name = run_id.replace("'", "''")
+    connection.execute(f"create temp view run_rows as select * from predictions where run_id = '{name}'")
     uncertain = _uncertain(connection, uncertain_videos)
     return RunRows(
         labels=_labels(connection),
