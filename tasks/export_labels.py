@@ -132,7 +132,7 @@ def _condition_failures(where: str | None) -> Iterator[None]:
 
     try:
         yield
-    except duckdb.DataError as error:
+    except (duckdb.DataError, duckdb.ProgrammingError) as error:
         if where is None:
             raise
         raise ConfigError("--where", " ".join(str(error).split())) from error
