@@ -40,9 +40,14 @@ class AuditFacts:
     agreement_low: float | None
     agreement_high: float | None
     groups: int | None
+    """Source recordings among them; None where the corpus names none."""
+    mean_confidence: float | None
     calibration_error: float | None
     student_drift: float | None
+    """Population stability index against the bundle's reference."""
     teacher_drift: float | None
+    saved_flops_share: float | None
+    """With the audit's own cost on the side of what was spent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +64,9 @@ class BudgetFacts:
 def compare_costs(record: RunRecord) -> tuple[CostPair, ...]:
     """Return the measures that are known on both sides: FLOPs, then seconds, then US dollars.
 
-    The dense seconds are those that ``saved_seconds_share`` was computed from. The dense price takes every dense second at
-    what a second of this run cost on average: with a GPU that is too little, since the teacher's seconds are the dear ones.
+    The dense seconds are those that ``saved_seconds_share`` was computed from. The price of the run includes its audit; the dense
+    price takes every dense second at what a second of this run cost on average: with a GPU that is too little, since the
+    teacher's seconds are the dear ones.
     """
     pairs = []
     if record.dense_teacher_flops:
@@ -72,8 +78,9 @@ def compare_costs(record: RunRecord) -> tuple[CostPair, ...]:
         dense = seconds / (1 - share)
         pairs.append(CostPair(measure="seconds", spent=seconds, dense=dense, is_estimate=True))
         if record.cost_usd:
-            usd = record.cost_usd
-            pairs.append(CostPair(measure="US dollars", spent=usd, dense=usd * dense / seconds, is_estimate=True))
+            usd_per_second = record.cost_usd / (seconds + (_figures(record).get("audit_seconds") or 0.0))
+            dense_usd = usd_per_second * dense
+            pairs.append(CostPair(measure="US dollars", spent=record.cost_usd, dense=dense_usd, is_estimate=True))
     return tuple(pairs)
 
 
@@ -101,9 +108,11 @@ def audit_facts(record: RunRecord) -> AuditFacts | None:
         agreement_low=record.audit_agreement_low,
         agreement_high=record.audit_agreement_high,
         groups=figures.get("audit_groups"),
+        mean_confidence=figures.get("audit_confidence"),
         calibration_error=figures.get("audit_ece"),
         student_drift=figures.get("student_drift"),
         teacher_drift=figures.get("teacher_drift"),
+        saved_flops_share=figures.get("saved_flops_share_with_audit"),
     )
 
 
