@@ -61,7 +61,7 @@ class FinishedRun:
     costs: tuple[CostPair, ...]
     stages: tuple[StageSeconds, ...]
     work_seconds: float
-    audit: AuditFacts | None
+    audit: AuditFacts
     budget: BudgetFacts | None
     alarms: tuple[str, ...] | None
     videos_labeled: int

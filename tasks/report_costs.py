@@ -97,13 +97,11 @@ def stage_seconds(record: RunRecord) -> tuple[StageSeconds, ...]:
     return tuple(stages)
 
 
-def audit_facts(record: RunRecord) -> AuditFacts | None:
-    """Return the audit's figures; None where no video was audited."""
-    if not record.audit_videos:
-        return None
+def audit_facts(record: RunRecord) -> AuditFacts:
+    """Return the audit's figures, and the drift, which is known without an audit too."""
     figures = _figures(record)
     return AuditFacts(
-        videos=record.audit_videos,
+        videos=record.audit_videos or 0,
         agreement=record.audit_agreement,
         agreement_low=record.audit_agreement_low,
         agreement_high=record.audit_agreement_high,
