@@ -19,7 +19,7 @@ def report(
     run: Annotated[str | None, typer.Argument(help="Name of the run. [default: the latest]")] = None,
     html: Annotated[str | None, typer.Option("--html", help="Also write the report as this HTML file.")] = None,
     pictures: Annotated[
-        int, typer.Option("--pictures", min=0, max=100, help="How many of the least certain videos to show.")
+        int, typer.Option("--pictures", min=0, max=60, help="How many of the least certain videos to show.")
     ] = 12,
     json_output: Json = False,
     debug: Debug = False,

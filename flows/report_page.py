@@ -33,6 +33,8 @@ from tasks.report_facts import ReportFacts, RunRows, UncertainVideo
 from tasks.report_thumbnails import NoThumbnail, Thumbnail
 
 TEMPLATES = files("flows") / "templates"
+LONGEST_TEXT = 600
+"""Characters of a name or a message that are shown: a page has a size that can be mailed, whatever the labels are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +43,8 @@ class VideoCard:
 
     video: UncertainVideo
     name: str
-    picture: str | None
-    """A data URL."""
+    picture: Markup | None
+    """A data URL, which needs no escaping."""
     no_picture: str
     """Why there is none."""
     picture_width: int
@@ -141,7 +143,7 @@ def _card(video: UncertainVideo, picture: Thumbnail | NoThumbnail, label_names: 
     return VideoCard(
         video=video,
         name=base_name(video.video.uri) or video.video.uri,
-        picture=None if shown is None else "data:image/jpeg;base64," + base64.b64encode(shown.jpeg).decode(),
+        picture=None if shown is None else Markup("data:image/jpeg;base64," + base64.b64encode(shown.jpeg).decode()),
         no_picture="" if shown is not None or not isinstance(picture, NoThumbnail) else picture.reason,
         picture_width=shown.width if shown else 0,
         picture_height=shown.height if shown else 0,
@@ -180,7 +182,9 @@ def _shown(value: object) -> object:
         return value
     if isinstance(value, datetime):
         return words.moment(value)
-    return words.plain_text(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return words.plain_text(value if len(value) <= LONGEST_TEXT else value[:LONGEST_TEXT] + "\N{HORIZONTAL ELLIPSIS}")
 
 
 def _cost(amount: float, measure: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from coloured_videos import encode_colours
 from report_runs import HOSTILE, HOSTILE_NAME, reported_run
 from run_builders import NOON, commit, plan_run, shards_of, video
 from typer.testing import CliRunner, Result
@@ -191,6 +193,36 @@ def test_a_video_that_is_gone_costs_its_picture_and_nothing_else(store: Store):
     rows = gather_report(store.root, None, uncertain_videos=2).rows
     assert rows is not None
     assert make_thumbnails(rows.uncertain) == (NoThumbnail(reason="does not exist"),) * 2
+
+
+def test_a_picture_is_the_clip_that_counts_most(store: Store, tmp_path: Path):
+    from PIL import Image
+
+    reported_run(store, videos_folder=tmp_path)
+    (tmp_path / "v000.mp4").write_bytes(encode_colours(("red", "green", "blue"), seed=1))
+    (tmp_path / "v001.mp4").write_bytes(b"no video")
+    rows = gather_report(store.root, None, uncertain_videos=2).rows
+    assert rows is not None
+    picture, placeholder = make_thumbnails(rows.uncertain)
+    assert isinstance(picture, Thumbnail)
+    assert isinstance(placeholder, NoThumbnail)
+    assert "cannot be opened" in placeholder.reason
+    heaviest = max(rows.uncertain[0].clips, key=lambda clip: clip.weight)
+    assert heaviest.start_seconds < picture.at_seconds < heaviest.end_seconds
+    with Image.open(io.BytesIO(picture.jpeg)) as image:
+        # The rows say 320 x 240, which the box makes 266 x 200.
+        assert image.size == (picture.width, picture.height) == (266, 200)
+
+
+def test_a_page_of_endless_names_is_still_one_to_be_mailed(store: Store):
+    reported_run(store)
+    facts = gather_report(store.root, None, uncertain_videos=0)
+    assert facts.rows is not None
+    endless = replace(facts.rows.labels[0], label="<b>" * 100_000)
+    page = render_report(
+        replace(facts, rows=replace(facts.rows, labels=(endless,) * 30)), (), out=store.root, made_at=NOON, version="0"
+    )
+    assert len(page) < 300_000
 
 
 @pytest.mark.parametrize(
