@@ -9,8 +9,10 @@ import typer
 
 from flows.archive_commands import compact, doctor, gc, query, status, verify
 from flows.corpus_commands import compose, generate
+from flows.export_command import export
 from flows.label_commands import demo, label, plan
 from flows.model_commands import ablate, evaluate, train
+from flows.report_command import report
 from flows.retry_command import retry
 
 app = typer.Typer(
@@ -23,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 COMMANDS = (
-    *(label, plan, retry, status, verify, query, compact, gc),
+    *(label, plan, retry, status, report, export, verify, query, compact, gc),
     *(train, ablate, evaluate, generate, compose, demo, doctor),
 )
 for command in COMMANDS:
