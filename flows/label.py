@@ -22,6 +22,7 @@ from cdmodel.types import Shard
 from flows.config import LabelRunConfig, to_json, to_request
 from flows.dispatch import Cluster, WorkerKilled, open_cluster, run_on_workers
 from flows.interruption import keep_catching_signals
+from flows.lineage import materialize_predictions
 from flows.prefect_runs import claim_flow_run
 from flows.progress import LabelingProgress
 from flows.receipt import savings_receipt
@@ -57,6 +58,7 @@ def label_corpus(config: LabelRunConfig) -> RunRecord | NothingToDo:
     claim_flow_run(config.out, plan.header.run_id)
     label_stage(config, plan)
     record = publish_stage(config, plan.header.run_id)
+    materialize_predictions(config.out, record)
     report_stage(config, record)
     return record
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 
 from cdmodel.cost import ComputeCost, PriceTable, price_usd
@@ -13,6 +13,7 @@ from storage.filesystem import open_store
 from storage.publish import finish_run, publish_run
 from storage.run_record import RunRecord
 from storage.run_store import RunHeader, read_header
+from tasks.lineage import code_commit, installed_versions, lineage_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,10 @@ def publish_and_record(
         code_version=code_version,
         prices=prices,
     )
-    return finish_run(store, record, published.run)
+    lineage = lineage_json(
+        header, published.run, winners, out=store.root, versions=installed_versions(), commit=code_commit()
+    )
+    return finish_run(store, replace(record, lineage_json=lineage), published.run)
 
 
 def add_up(receipts: Sequence[ShardReceipt]) -> RunTotals:
