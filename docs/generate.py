@@ -19,7 +19,7 @@ from typing import get_args
 from cdmodel import aggregation, cost, decode_limits, failure_policy, policies, sampling, teacher_source, train_settings
 from cdmodel.aggregation import Aggregation
 from cdmodel.policies import PolicyChoice
-from flows import config, dispatch
+from flows import config, dispatch, nightly_config
 from flows.config import LabelRunConfig
 from storage import corpus
 from storage.prediction_schema import describe_columns
@@ -46,6 +46,7 @@ GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
     ("[retry]", run_request, "RetrySettings"),
     ("[cluster]", dispatch, "ClusterSettings"),
     ("[prices]", cost, "PriceTable"),
+    ("`cdlabel serve`: [schedule]", nightly_config, "ScheduleSettings"),
     ("`cdlabel train`: top level", train_settings, "TrainSettings"),
     ("`cdlabel train`: [teacher]", teacher_source, "TeacherSettings"),
     ("`cdlabel train`: [student]", train_settings, "StudentSettings"),

@@ -30,6 +30,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
+from prefect.states import Crashed
 
 from cdmodel.errors import ConfigError, RunError
 from flows.automations import HEARTBEAT_SECONDS, replace_automations
@@ -38,9 +39,9 @@ from flows.config import to_request
 from flows.deployments import FLOW_NAME, add_nightly
 from flows.embedded_prefect import scheduling_server
 from flows.fire_times import last_fire, next_fires, why_catch_up
-from flows.interruption import keep_catching_signals, unwind_within
+from flows.interruption import unwind_within
 from flows.nightly_config import NightlyConfig
-from flows.prefect_runs import SERVED, RunsOfOut, close_dead_runs, is_known_alive, tagged
+from flows.prefect_runs import KILLED_BEFORE_SERVING, SERVED, RunsOfOut, close_dead_runs, is_known_alive, tagged
 from flows.run_hooks import tell_crashed
 from tasks.last_night import LastNight, read_last_night
 
@@ -65,17 +66,17 @@ def serve_nightly(config: NightlyConfig) -> None:
     before = read_last_night(to_request(config.label))
     with scheduling_server() as url, get_client(sync_client=True) as client:
         standing = _find_deployment(client, config.schedule.name)
-        with _ServedInThread(config) as served:
+        with _RunnerThread(config) as runner:
             automations = replace_automations(
-                client, config.schedule.name, served.deployment_id, config.schedule.notify
+                client, config.schedule.name, runner.deployment_id, config.schedule.notify
             )
             runs = close_dead_runs(client, config.label.out)
             _tell_closed(runs)
-            _drop_late_runs(client, served.deployment_id)
-            _announce(config, url, served.deployment_id, automations)
+            _drop_late_runs(client, runner.deployment_id)
+            _announce(config, url, runner.deployment_id, automations)
             if config.schedule.catch_up:
-                _catch_up(client, config, standing, before, runs, served.deployment_id)
-            served.wait()
+                _catch_up(client, config, standing, before, runs, runner.deployment_id)
+            runner.run()
 
 
 def _find_deployment(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
@@ -100,8 +101,7 @@ def _find_deployment(client: SyncPrefectClient, name: str) -> DeploymentResponse
 def _tell_closed(runs: RunsOfOut) -> None:
     for run in runs.closed:
         say(f"closed run {run.name}, whose process was killed")
-        if run.state is not None:
-            tell_crashed(None, run, run.state)
+        tell_crashed(None, run, Crashed(message=KILLED_BEFORE_SERVING))
     for run in runs.alive:
         say(f"run {run.name} is under way elsewhere")
 
@@ -171,7 +171,7 @@ def _only(deployment_id: UUID) -> DeploymentFilter:
     return DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id]))
 
 
-class _ServedInThread:
+class _RunnerThread:
     """Prefect's runner in a thread of its own, so that signals end this process our way and not the runner's.
 
     The processes of runs inherit that the thread does not hear the terminal: this process tells them to end.
@@ -181,25 +181,27 @@ class _ServedInThread:
         self._config = config
         self._runner = Runner(name="cdlabel-serve", heartbeat_seconds=HEARTBEAT_SECONDS)
         self._deployed: Future[UUID] = Future()
+        self._may_run: Future[None] = Future()
         self._ended: Future[None] = Future()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name="runner", daemon=True)
 
-    def __enter__(self) -> _ServedInThread:
-        """Register the deployment and begin to look for runs that are due."""
+    def __enter__(self) -> _RunnerThread:
+        """Register the deployment."""
         self._thread.start()
         self.deployment_id = self._deployed.result()
-        keep_catching_signals()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Tell a run under way to end, and wait until it has."""
         if self._loop is not None and not self._ended.done():
-            asyncio.run_coroutine_threadsafe(self._runner.astop(), self._loop)
+            asyncio.run_coroutine_threadsafe(self._stop(), self._loop)
         self._thread.join()
 
-    def wait(self) -> None:
-        """Return never; raises what the runner ends with, or what a signal raises here."""
+    def run(self) -> None:
+        """Run what is due, for ever; raises what the runner ends with, or what a signal raises here."""
+        self._may_run.set_result(None)
         self._ended.result()
         raise RunError("the Prefect runner", "has ended; start the command again")
 
@@ -214,6 +216,13 @@ class _ServedInThread:
                     future.set_exception(error)
 
     async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         self._deployed.set_result(await add_nightly(self._runner, self._config))
+        await asyncio.wrap_future(self._may_run)
         await self._runner.start()
+
+    async def _stop(self) -> None:
+        if self._runner.started:
+            await self._runner.astop()
+        elif self._task is not None:
+            self._task.cancel()

@@ -32,13 +32,13 @@ def read_last_night(request: RunRequest) -> LastNight:
     store = open_store(request.out)
     check_output(store)
     fingerprint = resolve_work(request).fingerprint
-    runs = [run for run in list_runs(store) if run.header.source == absolute_uri(request.source)]
-    open_runs = [
-        run.header.run_id
-        for run in runs
-        if not run.finished and run.header.fingerprint == fingerprint and run.header.retry_reasons is None
+    nights = [
+        run
+        for run in list_runs(store)
+        if run.header.source == absolute_uri(request.source) and run.header.retry_reasons is None
     ]
+    open_runs = [run.header.run_id for run in nights if not run.finished and run.header.fingerprint == fingerprint]
     return LastNight(
-        planned_at=max((run.header.created_at for run in runs if run.finished), default=None),
+        planned_at=max((run.header.created_at for run in nights if run.finished), default=None),
         unfinished=open_runs[-1] if open_runs else None,
     )
