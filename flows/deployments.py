@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
+import time
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -29,6 +29,9 @@ from flows.run_hooks import tell_cancelled, tell_crashed, tell_failed
 from tasks.run_request import NothingToDo
 
 FLOW_NAME = "label-nightly"
+SERVER_PROCESS = "CDLABEL_SERVED_BY"
+"""Environment variable with the process id of what serves the schedule, for the runs that it starts."""
+LOOK_SECONDS = 0.5
 UNWINDING_SECONDS = 20.0
 """How long a run may take to end after the process that serves it has died."""
 
@@ -45,7 +48,7 @@ def label_nightly(config: LabelRunConfig) -> State[Any]:
 
     Raises: as ``label_corpus``.
     """
-    end_with_parent()
+    end_with_server()
     claim_process(config.out)
     began = datetime.now(UTC)
     record = label_corpus.fn(config)
@@ -60,8 +63,7 @@ def label_nightly(config: LabelRunConfig) -> State[Any]:
 
 async def add_nightly(runner: Runner, config: NightlyConfig) -> UUID:
     """Register the deployment that the file describes with the API, and have the runner serve it from this process."""
-    return await runner.aadd_flow(
-        label_nightly,
+    deployment = await label_nightly.ato_deployment(
         name=config.schedule.name,
         description=f"{config.label.source} into {config.label.out}",
         schedule=Cron(config.schedule.cron, timezone=config.schedule.timezone),
@@ -72,22 +74,27 @@ async def add_nightly(runner: Runner, config: NightlyConfig) -> UUID:
         enforce_parameter_schema=True,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
+    # Set, so that a deployment of this name to a work pool becomes one that is served.
+    deployment.work_pool_name = deployment.work_queue_name = None
+    os.environ[SERVER_PROCESS] = str(os.getpid())
+    return await runner.aadd_deployment(deployment)
 
 
-def end_with_parent() -> None:
+def end_with_server() -> None:
     """Have this process end when the one that serves the schedule is gone, as it does when that is told to end.
 
     Only where it was started by that process; in a work pool the worker answers for it.
     """
-    parent = multiprocessing.parent_process()
-    if parent is None:
+    server = os.getppid()
+    if os.environ.get(SERVER_PROCESS) != str(server):
         return
 
     def watch() -> None:
-        parent.join()
+        while os.getppid() == server:
+            time.sleep(LOOK_SECONDS)
         timer = threading.Timer(UNWINDING_SECONDS, end_now)
         timer.daemon = True
         timer.start()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, name="end with the parent", daemon=True).start()
+    threading.Thread(target=watch, name="end with the server", daemon=True).start()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,11 +17,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
 
+from flows.embedded_prefect import QUIET_CONSOLE
 from storage.filesystem import open_store
 from storage.views import run_query
 
 PATIENCE_SECONDS = 200
-SECONDS_BETWEEN_READS = 0.2
+SECONDS_BETWEEN_READS = 0.4
+BUSY = 503
+"""What the server answers while its database is locked; Prefect's own client asks again, too."""
 Found = TypeVar("Found")
 
 
@@ -41,12 +45,22 @@ class Served:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "flows", "serve", "--config", str(config)],
             # Looks for runs that are due more often than every ten seconds.
-            env={**environment, "PREFECT_RUNNER_POLL_FREQUENCY": "1"},
+            env={**environment, "PREFECT_RUNNER_POLL_FREQUENCY": "1", QUIET_CONSOLE: "INFO"},
             start_new_session=True,
             stdout=self._log,
             stderr=self._log,
         )
+
+    def __enter__(self) -> Served:
+        """Wait until it serves."""
         wait_for("the schedule to be served", self._is_serving)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it, if it has not ended yet."""
+        if self.process.poll() is None:
+            self.kill()
+        self._log.close()
 
     def said(self) -> str:
         return Path(self._log.name).read_text(encoding="utf-8")
@@ -77,8 +91,14 @@ class Prefect:
             data=None if body is None else json.dumps(body).encode(),
             headers={"content-type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                if error.code != BUSY:
+                    raise
+                time.sleep(1)
 
     def start_run(self, deployment: str, **body: Any) -> str:
         deployment_id = self.ask(f"deployments/name/{deployment}")["id"]
@@ -113,18 +133,20 @@ ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 def dask_cluster(environment: dict[str, str]) -> Iterator[str]:
     """The address of a scheduler and one worker, in one process that all nights share."""
     script = (
-        "from distributed import LocalCluster\n"
-        "with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None,"
+        "import sys; from distributed import LocalCluster\n"
+        "with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address='127.0.0.1:0',"
         " protocol='tcp', host='127.0.0.1') as cluster:\n"
         "    print(cluster.scheduler_address, flush=True)\n"
-        "    input()\n"
+        "    sys.stdin.read()\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as cluster:
         assert cluster.stdout is not None
-        yield cluster.stdout.readline().strip()
-        cluster.communicate("\n", timeout=60)
+        try:
+            yield cluster.stdout.readline().strip()
+        finally:
+            cluster.communicate(timeout=60)
 
 
 @contextmanager

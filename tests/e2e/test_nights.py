@@ -40,17 +40,16 @@ def test_three_nights_label_what_is_new_make_good_for_a_crash_and_never_show_hal
         }
         config.write_text(tomli_w.dumps(settings))
         add_videos(corpus, videos, FIRST)
-        served = Served(config, environment)
-        assert prefect.runs_tagged("catch-up") == []
+        with Served(config, environment) as served:
+            assert prefect.runs_tagged("catch-up") == []
+            first = prefect.start_run(DEPLOYMENT)
+            assert prefect.end_of(first)[0] == "COMPLETED", served.said()
+            assert labeled(out) == {model_of(out): FIRST}
 
-        first = prefect.start_run(DEPLOYMENT)
-        assert prefect.end_of(first)[0] == "COMPLETED", served.said()
-        assert labeled(out) == {model_of(out): FIRST}
-
-        add_videos(corpus, videos, SECOND)
-        two = [prefect.start_run(DEPLOYMENT), prefect.start_run(DEPLOYMENT)]
-        wait_for("a shard of the second night", lambda: shards(out) > FIRST or None, every=0.002)
-        served.kill()
+            add_videos(corpus, videos, SECOND)
+            two = [prefect.start_run(DEPLOYMENT), prefect.start_run(DEPLOYMENT)]
+            wait_for("a shard of the second night", lambda: shards(out) > FIRST or None, every=0.002)
+            served.kill()
         assert labeled(out) == {model_of(out): FIRST}
         stood = shards(out)
         assert FIRST < stood < SECOND, "the crash was to come while the second night was labeled"
@@ -58,21 +57,21 @@ def test_three_nights_label_what_is_new_make_good_for_a_crash_and_never_show_hal
         assert set(states) == {"RUNNING", "CANCELLED"}
         assert prefect.end_of(states["CANCELLED"])[1] == "Deployment concurrency limit reached."
 
-        served = Served(config, environment)
-        (catch_up,) = prefect.runs_tagged("catch-up")
-        assert prefect.end_of(states["RUNNING"])[0] == "CRASHED"
-        assert prefect.end_of(catch_up["id"])[0] == "COMPLETED", served.said()
-        assert labeled(out) == {model_of(out): SECOND}
-        assert "a run was cut short and is gone on with" in served.said()
-        wait_for("the automation to tell of the crash", lambda: "Its process was killed" in "".join(told) or None)
+        with Served(config, environment) as served:
+            (catch_up,) = prefect.runs_tagged("catch-up")
+            assert prefect.end_of(states["RUNNING"])[0] == "CRASHED"
+            assert prefect.end_of(catch_up["id"])[0] == "COMPLETED", served.said()
+            assert labeled(out) == {model_of(out): SECOND}
+            assert "a run was cut short and is gone on with" in served.said()
+            wait_for("the automation to tell of the crash", lambda: "Its process was killed" in "".join(told) or None)
 
-        add_videos(corpus, videos, THIRD)
-        before = model_of(out)
-        promote_another(bundle)
-        third = prefect.start_run(DEPLOYMENT)
-        assert prefect.end_of(third)[0] == "COMPLETED", served.said()
-        assert labeled(out) == {before: SECOND, model_of(out): THIRD}
-        assert served.end(signal.SIGTERM) == 143
+            add_videos(corpus, videos, THIRD)
+            before = model_of(out)
+            promote_another(bundle)
+            third = prefect.start_run(DEPLOYMENT)
+            assert prefect.end_of(third)[0] == "COMPLETED", served.said()
+            assert labeled(out) == {before: SECOND, model_of(out): THIRD}
+            assert served.end(signal.SIGTERM) == 143
     assert analyst.wrong == []
     assert set(analyst.rows) == {0, FIRST, SECOND, SECOND + THIRD}
     assert runs_per_night(out) == [FIRST, SECOND - FIRST, THIRD]
