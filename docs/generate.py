@@ -31,7 +31,7 @@ from cdmodel import (
 )
 from cdmodel.aggregation import Aggregation
 from cdmodel.policies import PolicyChoice
-from flows import config, dispatch
+from flows import config, dispatch, nightly_config
 from flows.config import LabelRunConfig
 from storage import corpus
 from storage.prediction_schema import describe_columns
@@ -66,6 +66,7 @@ GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
     ("[audit]", audit_draw, "AuditSettings"),
     ("[alarms]", alarms, "AlarmSettings"),
     ("[prices]", cost, "PriceTable"),
+    ("`cdlabel serve`: [schedule]", nightly_config, "ScheduleSettings"),
     ("`cdlabel train`: top level", train_settings, "TrainSettings"),
     ("`cdlabel train`: [teacher]", teacher_source, "TeacherSettings"),
     ("`cdlabel train`: [student]", train_settings, "StudentSettings"),

@@ -14,6 +14,7 @@ from flows.label_commands import demo, label, plan
 from flows.model_commands import ablate, evaluate, train
 from flows.report_command import report
 from flows.retry_command import retry
+from flows.serve_command import serve
 
 app = typer.Typer(
     name="cdlabel",
@@ -25,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 COMMANDS = (
-    *(label, plan, retry, status, report, export, verify, query, compact, gc),
+    *(label, serve, plan, retry, status, report, export, verify, query, compact, gc),
     *(train, ablate, evaluate, generate, compose, demo, doctor),
 )
 for command in COMMANDS:

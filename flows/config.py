@@ -135,7 +135,7 @@ def load_settings(
     settings = read_toml(file)
     _assign(settings, assignments)
     settings |= {key: value for key, value in (arguments or {}).items() if value is not None}
-    return _validate(kind, settings)
+    return validate_settings(kind, settings)
 
 
 def load_dataset_settings(
@@ -151,7 +151,7 @@ def load_dataset_settings(
     settings = read_toml(file)
     _assign(settings, assignments)
     corpus = {"corpus": settings.pop("corpus")} if "corpus" in settings else {}
-    return _validate(kind, settings), _validate(_CorpusTable, corpus).corpus
+    return validate_settings(kind, settings), validate_settings(_CorpusTable, corpus).corpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +161,12 @@ class _CorpusTable:
     corpus: CorpusRules = CorpusRules()  # noqa: RUF009 - frozen
 
 
-def _validate(kind: type[Settings], settings: Mapping[str, Any]) -> Settings:
+def validate_settings(kind: type[Settings], settings: Mapping[str, Any]) -> Settings:
+    """Turn what was read into settings of that kind.
+
+    Raises:
+        ConfigError: naming the setting and what is wrong with it.
+    """
     try:
         return TypeAdapter(kind).validate_python(settings)
     except ValidationError as error:

@@ -26,6 +26,7 @@ from flows.bars import count_bar
 from flows.config import LabelRunConfig, to_json, to_request
 from flows.dispatch import Cluster, count_workers, open_cluster
 from flows.interruption import keep_catching_signals
+from flows.lineage import materialize_predictions
 from flows.prefect_runs import claim_flow_run
 from flows.progress import LabelingProgress
 from flows.receipt import savings_receipt
@@ -64,6 +65,7 @@ def label_corpus(config: LabelRunConfig) -> RunRecord | NothingToDo:
     claim_flow_run(config.out, plan.header.run_id)
     label_stage(config, plan)
     record = publish_stage(config, plan.header.run_id)
+    materialize_predictions(config.out, record)
     report_stage(config, record)
     return record
 

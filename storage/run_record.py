@@ -101,6 +101,8 @@ class RunRecord:
     """Videos with such clips."""
     create_only_honoured: bool | None = None
     """Whether OUT let an object be created only once, when the run was planned."""
+    lineage_json: str | None = None
+    """Inputs, outputs, versions and code of the run, see docs/operations.md."""
 
 
 _ARROW_TYPES: dict[Any, pa.DataType] = {

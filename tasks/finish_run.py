@@ -19,6 +19,7 @@ from storage.run_record import RunRecord
 from storage.run_store import RunHeader, read_header
 from storage.student_passes import pass_winners
 from tasks.audit_run import AuditFigures, alarms_of, audit_figures, find_reference
+from tasks.lineage import code_commit, installed_versions, lineage_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,10 @@ def publish_and_record(
             published.audited, totals.student_confidence, totals.teacher_confidence, find_reference(header)
         ),
     )
-    return finish_run(store, replace(record, alarms=_alarm_names(record)), published.run)
+    lineage = lineage_json(
+        header, published.run, winners, out=store.root, versions=installed_versions(), commit=code_commit()
+    )
+    return finish_run(store, replace(record, alarms=_alarm_names(record), lineage_json=lineage), published.run)
 
 
 def add_up(receipts: Sequence[ShardReceipt]) -> RunTotals:

@@ -112,6 +112,37 @@ def test_a_run_closes_the_flow_runs_that_dead_processes_left_running_and_no_othe
 
 
 @pytest.mark.usefixtures("prefect_server")
+def test_serving_closes_the_runs_of_dead_processes_and_of_dead_servers_and_leaves_the_others() -> None:
+    from prefect import flow
+    from prefect.client.orchestration import get_client
+    from prefect.states import Pending, Running
+
+    from flows.prefect_runs import PROCESS, SERVED, close_dead_runs, process_identity
+
+    alive = process_identity()
+    dead = alive.rpartition(" ")[0] + " 0"
+    states = {
+        "dead": Running(),
+        "alive": Running(),
+        "not begun when its server died": Pending(),
+        "not begun yet": Pending(),
+    }
+    tags = {
+        "dead": (PROCESS + dead, SERVED + alive),
+        "alive": (PROCESS + alive,),
+        "not begun when its server died": (SERVED + dead,),
+        "not begun yet": (SERVED + alive,),
+    }
+    served = flow(lambda: None, name="served")
+    with get_client(sync_client=True) as client:
+        for name, state in states.items():
+            client.create_flow_run(served, name=name, tags=["out:/served", *tags[name]], state=state)
+        runs = close_dead_runs(client, "/served")
+    assert {run.name for run in runs.closed} == {"dead", "not begun when its server died"}
+    assert {run.name for run in runs.alive} == {"alive", "not begun yet"}
+
+
+@pytest.mark.usefixtures("prefect_server")
 def test_videos_that_kill_workers_are_named_and_the_others_of_their_shard_are_labeled(tmp_path: Path) -> None:
     """Two of them in one shard: more deaths than the scheduler lets a shard have."""
     from flows.label import label_corpus
