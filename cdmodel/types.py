@@ -231,6 +231,8 @@ class ShardReceipt:
     clips_teacher: int
     cost: ComputeCost
     committed_at: datetime
+    cost_usd: float | None = None
+    """By the price table the shard was labeled with; None without one."""
 
     @property
     def videos(self) -> int:

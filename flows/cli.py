@@ -9,8 +9,9 @@ import typer
 
 from flows.archive_commands import compact, doctor, gc, query, status, verify
 from flows.corpus_commands import compose, generate
-from flows.label_commands import demo, label, plan
+from flows.label_commands import demo, label
 from flows.model_commands import ablate, evaluate, train
+from flows.plan_command import plan
 from flows.retry_command import retry
 
 app = typer.Typer(

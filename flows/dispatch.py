@@ -177,6 +177,19 @@ def run_on_workers(
                 cluster.client.cancel(list(in_flight))
 
 
+def count_workers(cluster: Cluster) -> int:
+    """Ask the scheduler how many workers there are now.
+
+    Raises:
+        RunError: it does not answer.
+    """
+    client: Any = cluster.client
+    try:
+        return len(client.sync(client.scheduler.ncores, callback_timeout=ANSWER_SECONDS))
+    except TimeoutError as error:
+        raise _silent(cluster) from error
+
+
 def _finished(client: Client, futures: list[Any]) -> list[Any]:
     """Return the futures that are done, waiting a moment for the first one."""
     try:
@@ -242,17 +255,10 @@ class _ClusterWatch:
         """
         now = time.monotonic()
         if now - self._seen >= CHECK_SECONDS:
-            self._workers = self._count_workers()
+            self._workers = count_workers(self._cluster)
             self._seen = now
             self._give_up_without_workers(now)
         return self._workers * self._cluster.shards_in_flight_per_worker
-
-    def _count_workers(self) -> int:
-        client: Any = self._cluster.client
-        try:
-            return len(client.sync(client.scheduler.ncores, callback_timeout=ANSWER_SECONDS))
-        except TimeoutError as error:
-            raise _silent(self._cluster) from error
 
     def _give_up_without_workers(self, now: float) -> None:
         if self._workers:

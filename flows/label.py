@@ -84,7 +84,7 @@ def label_stage(config: LabelRunConfig, plan: LabelingPlan) -> None:
         LabelingProgress(plan.header, shards_done=len(done)) as progress,
         open_cluster(config.cluster, count_gpus()) as cluster,
     ):
-        spec = _labeling_spec(config, plan, cluster.model_threads)
+        spec = labeling_spec(config, plan, cluster.model_threads)
         given_up = _label_in_rounds(cluster, spec, chain([first], pending), progress)
     if given_up:
         raise RunError(
@@ -97,9 +97,7 @@ def label_stage(config: LabelRunConfig, plan: LabelingPlan) -> None:
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5)
 def publish_stage(config: LabelRunConfig, run_id: str) -> RunRecord:
     """Merge the shards into the published table and write the run's row."""
-    return publish_and_record(
-        config.out, run_id, config_json=to_json(config), code_version=version("cdlabel"), prices=config.prices
-    )
+    return publish_and_record(config.out, run_id, config_json=to_json(config), code_version=version("cdlabel"))
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)
@@ -148,7 +146,8 @@ def _keyed(run_id: str, number: int, shards: Iterator[Shard]) -> Iterator[tuple[
     return ((f"label-{run_id}-{shard.shard_id}-{number}", shard) for shard in shards)
 
 
-def _labeling_spec(config: LabelRunConfig, plan: LabelingPlan, model_threads: int | None) -> LabelingSpec:
+def labeling_spec(config: LabelRunConfig, plan: LabelingPlan, model_threads: int | None) -> LabelingSpec:
+    """Return what the workers of a run have to know."""
     header = plan.header
     return LabelingSpec(
         out=config.out,

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
+from cdmodel.cost import price_usd
 from cdmodel.errors import NewerSchema, RunError
 from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoRef
 from storage.filesystem import Store
@@ -350,4 +351,7 @@ def _summarise(outcomes: Sequence[VideoOutcome], context: RowContext, committed_
         clips_teacher=sum(prediction.clips_teacher for prediction in predictions),
         cost=sum(costs[1:], costs[0]),
         committed_at=committed_at,
+        cost_usd=None
+        if context.prices is None
+        else sum(price_usd(outcome.cost, outcome.device, context.prices) for outcome in outcomes),
     )

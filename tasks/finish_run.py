@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
-from cdmodel.cost import ComputeCost, PriceTable, price_usd
+from cdmodel.cost import ComputeCost
 from cdmodel.types import ShardReceipt
 from storage.attempt_log import lost_seconds
 from storage.filesystem import open_store
@@ -26,11 +26,11 @@ class RunTotals:
     clips_student: int
     clips_teacher: int
     cost: ComputeCost
+    cost_usd: float | None = None
+    """None where a shard was labeled without a price table."""
 
 
-def publish_and_record(
-    out: str, run_id: str, *, config_json: str, code_version: str, prices: PriceTable | None
-) -> RunRecord:
+def publish_and_record(out: str, run_id: str, *, config_json: str, code_version: str) -> RunRecord:
     """Merge the shards into the published table, then write the run's row and its success marker.
 
     Safe to repeat after a crash at any point: every name is deterministic and every object is created only once.
@@ -50,7 +50,6 @@ def publish_and_record(
         ended_at=datetime.now(UTC),
         config_json=config_json,
         code_version=code_version,
-        prices=prices,
     )
     return finish_run(store, record, published.run)
 
@@ -65,6 +64,7 @@ def add_up(receipts: Sequence[ShardReceipt]) -> RunTotals:
         clips_student=sum(receipt.clips_student for receipt in receipts),
         clips_teacher=sum(receipt.clips_teacher for receipt in receipts),
         cost=sum((receipt.cost for receipt in receipts), ComputeCost()),
+        cost_usd=_add_prices([receipt.cost_usd for receipt in receipts]),
     )
 
 
@@ -96,7 +96,6 @@ def summarise(
     ended_at: datetime,
     config_json: str,
     code_version: str,
-    prices: PriceTable | None,
     retry_cost: float,
 ) -> RunRecord:
     """Build the run's row. Figures that this run did not measure are None."""
@@ -125,6 +124,10 @@ def summarise(
         saved_flops_share=saved_flops_share(totals.cost),
         saved_seconds_share=saved_seconds_share(totals),
         retry_cost=retry_cost,
-        cost_usd=None if prices is None else price_usd(totals.cost, prices),
+        cost_usd=totals.cost_usd,
         **{field.name: getattr(totals.cost, field.name) for field in fields(ComputeCost)},
     )
+
+
+def _add_prices(usd: Sequence[float | None]) -> float | None:
+    return None if None in usd else sum(part for part in usd if part is not None)

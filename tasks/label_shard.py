@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime
 from cdmodel.cascade import decode_cost, label_video
 from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.clips import ClipSource
-from cdmodel.cost import ComputeCost, PriceTable
+from cdmodel.cost import ComputeCost, PriceTable, require_price
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.errors import VideoError, VideoKilledWorker
@@ -60,7 +60,7 @@ def label_shard(shard: Shard, spec: LabelingSpec) -> ShardReceipt:
 
     Raises:
         BundleError: the worker cannot load the models of the run.
-        ConfigError: the run wants videos decoded on a GPU, and the worker has none.
+        ConfigError: the run wants videos decoded on a GPU, and the worker has none; or its device has no price.
         RunError: the worker cannot start a decoder.
         StorageUnavailable, CommitStateUnknown: the shard could not be committed; nothing of it is visible, or its
             object is complete.
@@ -72,6 +72,7 @@ def label_shard(shard: Shard, spec: LabelingSpec) -> ShardReceipt:
     log = open_attempt(store, spec.run_id, shard.shard_id, launch_id=spec.launch_id, attempt_id=attempt_id)
     prepare_decoder(spec.limits)
     models = load_worker_models(spec.models)
+    require_price(spec.prices, models.device_name)
     outcomes = _label_all(shard, models, spec, log)
     log.before_commit()
     context = RowContext(
@@ -96,14 +97,15 @@ def _label_all(shard: Shard, models: CascadeModels, spec: LabelingSpec, log: Att
     passes = PassChooser()
     for video in shard.videos:
         log.before_video(video.video_id)
-        outcomes.append(_label_or_fail(video, models, spec, passes, killed_worker=video.video_id in log.suspects))
+        outcomes.append(label_or_fail(video, models, spec, passes, killed_worker=video.video_id in log.suspects))
         log.after_video()
     return outcomes
 
 
-def _label_or_fail(
+def label_or_fail(
     video: VideoRef, models: CascadeModels, spec: LabelingSpec, passes: PassChooser, *, killed_worker: bool
 ) -> VideoOutcome:
+    """Label one video; what is wrong with it becomes a failure. ``killed_worker`` leaves it alone and says so."""
     started = time.perf_counter()
     clips: ClipSource | None = None
     outcome: VideoOutcome

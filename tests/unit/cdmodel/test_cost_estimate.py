@@ -107,7 +107,9 @@ def test_the_same_seed_draws_the_same_videos_and_another_one_others():
 
 
 def test_a_size_nobody_told_counts_as_the_mean_of_the_others():
-    assert expected_shares([1.0, 3.0, np.nan]).tolist() == pytest.approx([(1 / 6 + 1 / 3) / 2, (3 / 6 + 1 / 3) / 2, 1 / 3])
+    assert expected_shares([1.0, 3.0, np.nan]).tolist() == pytest.approx(
+        [(1 / 6 + 1 / 3) / 2, (3 / 6 + 1 / 3) / 2, 1 / 3]
+    )
     assert expected_shares([np.nan, np.nan]).tolist() == [0.5, 0.5]
     assert expected_shares([0, 0, 0, 0]).tolist() == [0.25] * 4
 
