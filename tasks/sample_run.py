@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import accumulate, pairwise
@@ -31,17 +32,19 @@ from cdmodel.cost_estimate import (
     makespan,
 )
 from cdmodel.decode_limits import DecodeLimits
-from cdmodel.errors import ConfigError
+from cdmodel.errors import ConfigError, VideoError
 from cdmodel.models import CascadeModels
 from cdmodel.pass_choice import PassChooser
-from cdmodel.sampling import ClipGeometry
+from cdmodel.sampling import ClipGeometry, ClipSampling
 from cdmodel.types import Shard, VideoFailure, VideoRef
 from tasks.label_shard import LabelingSpec, label_or_fail
-from tasks.worker_decoder import prepare_decoder
+from tasks.worker_decoder import open_clips, prepare_decoder
 from tasks.worker_models import WorkerModels, load_worker_models
 
 Stage = Literal["decode", "student", "teacher", "read"]
 
+NO_VIDEO = VideoRef(video_id="none", uri=os.devnull, video_version="", size_bytes=0)
+"""A decoder that was asked for it has loaded all it needs."""
 PUBLISH_SECONDS, PUBLISH_SECONDS_PER_SHARD, PUBLISH_SECONDS_PER_VIDEO = 1.0, 1.7e-3, 9e-5
 """Publishing as measured by ``benchmarks/bench_scale.py`` on 100,000 and 1,000,000 videos, see docs/experiments.md."""
 
@@ -58,6 +61,8 @@ class MeasuredVideo:
     """Host and process that did it."""
     peak_bytes: int
     """The most memory that this worker and its decoder have held so far."""
+    core_wait_seconds: float
+    """How long they would have gone on but had no core, being more than the machine has or beside other programs."""
 
     @property
     def on_gpu(self) -> bool:
@@ -105,8 +110,8 @@ class RunEstimate:
     """Of the teacher on the clips that only the audit asks about; the teacher's seconds include theirs."""
     usd: Estimate | None
     stage_seconds: dict[Stage, Estimate]
-    """Wall time that each stage keeps one worker busy. ``read`` is what neither decoder nor models account for: waiting
-    for the store, where the machine is not short of cores. Decoding goes on beside the models."""
+    """Wall time that each stage keeps one worker busy; decoding goes on beside the models. ``read`` is what neither the
+    decoder, nor the models, nor waiting for a core accounts for: waiting for the store."""
     slowest_stage: Stage
     startup_seconds: float
     """Part of ``wall_seconds``: until the workers label."""
@@ -141,6 +146,7 @@ def measure_video(video: VideoRef, spec: LabelingSpec) -> MeasuredVideo:
     """
     models = _warm_models(spec.models, spec.limits)
     require_price(spec.prices, models.device_name)
+    waited = _core_wait_seconds()
     outcome = label_or_fail(video, models, spec, _passes(spec.launch_id), killed_worker=False)
     return MeasuredVideo(
         video_id=video.video_id,
@@ -148,7 +154,8 @@ def measure_video(video: VideoRef, spec: LabelingSpec) -> MeasuredVideo:
         cost=outcome.cost,
         device=outcome.device,
         worker=f"{socket.gethostname()}:{os.getpid()}",
-        peak_bytes=sum(_peak_bytes(process) for process in (psutil.Process(), *psutil.Process().children())),
+        peak_bytes=sum(_peak_bytes(process_id) for process_id in _own_processes()),
+        core_wait_seconds=max(_core_wait_seconds() - waited, 0.0),
     )
 
 
@@ -196,6 +203,8 @@ def _warm_models(wanted: WorkerModels, limits: DecodeLimits) -> CascadeModels:
     """Get this process ready, as it is for all videos but the first of a run: models loaded and used, decoder started."""
     prepare_decoder(limits)
     models = load_worker_models(wanted)
+    with suppress(VideoError), open_clips(NO_VIDEO, ClipSampling(), limits):
+        pass
     models.student.score(_blank_clip(models.student.geometry))
     models.teacher.score(_blank_clip(models.teacher.geometry))
     return models
@@ -211,17 +220,35 @@ def _passes(launch_id: str) -> PassChooser:
     return PassChooser()
 
 
-def _peak_bytes(process: psutil.Process) -> int:
+def _own_processes() -> list[int]:
+    """Return the ids of this process and of its decoders."""
+    return [os.getpid(), *(child.pid for child in psutil.Process().children())]
+
+
+def _peak_bytes(process_id: int) -> int:
     """Return the most memory that a process has held; what it holds now where the system does not remember."""
     try:
-        status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+        status = Path(f"/proc/{process_id}/status").read_text(encoding="ascii")
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     except (OSError, IndexError):
         pass
     try:
-        return int(process.memory_info().rss)
+        return int(psutil.Process(process_id).memory_info().rss)
     except psutil.NoSuchProcess:
         return 0
+
+
+def _core_wait_seconds() -> float:
+    """Return how long the threads of our processes were ready and had no core; 0 where the system does not say.
+
+    Source: Linux, Documentation/scheduler/sched-stats.rst, the second figure of /proc/<pid>/schedstat.
+    """
+    waited = 0
+    for process_id in _own_processes():
+        for thread in Path(f"/proc/{process_id}/task").glob("*/schedstat"):
+            with suppress(OSError, IndexError):  # a thread may end meanwhile
+                waited += int(thread.read_text(encoding="ascii").split()[1])
+    return waited / 1e9
 
 
 def _shares(videos: Sequence[VideoRef]) -> Floats:
@@ -264,7 +291,8 @@ def _stage_seconds(
         seconds["decode"].append(cost.decode_cpu_seconds)
         seconds["student"].append(student)
         seconds["teacher"].append(teacher)
-        seconds["read"].append(max(cost.wall_seconds - cost.decode_cpu_seconds - student - teacher, 0.0))
+        accounted = cost.decode_cpu_seconds + student + teacher + one.core_wait_seconds
+        seconds["read"].append(max(cost.wall_seconds - accounted, 0.0))
     return {stage: estimate_total(design, values) for stage, values in seconds.items()}
 
 
