@@ -26,6 +26,7 @@ from storage.attempt_log import AttemptLog, open_attempt
 from storage.filesystem import open_store
 from storage.prediction_schema import RowContext
 from storage.run_store import commit_shard, standing_receipt
+from tasks.log_facts import log_about
 from tasks.worker_decoder import open_clips, prepare_decoder
 from tasks.worker_models import WorkerModels, load_worker_models
 
@@ -88,7 +89,8 @@ def label_shard(shard: Shard, spec: LabelingSpec) -> ShardReceipt:
     receipt = commit_shard(store, outcomes, context, datetime.now(UTC))
     if receipt.attempt_id != attempt_id:
         log.lost()
-    logger.info("shard committed run=%s shard=%s videos=%d", spec.run_id, shard.shard_id, receipt.videos)
+    with log_about(run=spec.run_id, shard=shard.shard_id):
+        logger.info("shard committed, %d videos", receipt.videos)
     return receipt
 
 
@@ -97,7 +99,8 @@ def _label_all(shard: Shard, models: CascadeModels, spec: LabelingSpec, log: Att
     passes = PassChooser()
     for video in shard.videos:
         log.before_video(video.video_id)
-        outcomes.append(label_or_fail(video, models, spec, passes, killed_worker=video.video_id in log.suspects))
+        with log_about(run=spec.run_id, shard=shard.shard_id, video=video.video_id):
+            outcomes.append(label_or_fail(video, models, spec, passes, killed_worker=video.video_id in log.suspects))
         log.after_video()
     return outcomes
 
@@ -115,7 +118,7 @@ def label_or_fail(
         with open_clips(video, spec.sampling, spec.limits) as clips:
             outcome = label_video(video, clips, models, spec.cascade, passes)
     except VideoError as error:
-        logger.info("video failed run=%s video=%s kind=%s: %s", spec.run_id, video.video_id, error.kind, error.reason)
+        logger.info("video failed: %s", error.reason, extra={"kind": error.kind})
         summary = None if clips is None else clips.summary()
         outcome = VideoFailure.from_error(
             video,
