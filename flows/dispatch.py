@@ -89,6 +89,8 @@ class Cluster:
     client: Client
     model_threads: int | None
     address: str
+    dashboard: str | None
+    """Address of its page."""
     shards_in_flight_per_worker: int
     worker_wait_seconds: float
     resources: dict[str, int]
@@ -135,6 +137,7 @@ def open_cluster(settings: ClusterSettings, gpus: int) -> Iterator[Cluster]:
             client=client,
             model_threads=settings.model_threads or threads,
             address=address,
+            dashboard=client.dashboard_link,
             shards_in_flight_per_worker=settings.shards_in_flight_per_worker,
             worker_wait_seconds=settings.worker_wait_seconds,
             resources={"GPU": 1} if settings.gpu_resource or (settings.scheduler is None and gpus) else {},

@@ -19,12 +19,14 @@ from prefect.cache_policies import NO_CACHE
 from cdmodel.errors import RunError
 from cdmodel.models import count_gpus
 from cdmodel.types import Shard
+from flows.bars import busy_bar
 from flows.config import LabelRunConfig, to_json, to_request
 from flows.dispatch import Cluster, WorkerKilled, open_cluster, run_on_workers
 from flows.interruption import keep_catching_signals
 from flows.prefect_runs import claim_flow_run
-from flows.progress import LabelingProgress
+from flows.progress import LabelingProgress, say_where_to_look
 from flows.receipt import savings_receipt
+from flows.worker_logs import forwarded_logs
 from storage.attempt_log import can_go_on, died_of
 from storage.filesystem import open_store
 from storage.run_record import RunRecord
@@ -84,8 +86,10 @@ def label_stage(config: LabelRunConfig, plan: LabelingPlan) -> None:
         LabelingProgress(plan.header, shards_done=len(done)) as progress,
         open_cluster(config.cluster, count_gpus()) as cluster,
     ):
+        say_where_to_look(cluster.dashboard)
         spec = labeling_spec(config, plan, cluster.model_threads)
-        given_up = _label_in_rounds(cluster, spec, chain([first], pending), progress)
+        with forwarded_logs(cluster.client, spec.run_id, get_run_logger()):
+            given_up = _label_in_rounds(cluster, spec, chain([first], pending), progress)
     if given_up:
         raise RunError(
             plan.header.run_id,
@@ -97,7 +101,8 @@ def label_stage(config: LabelRunConfig, plan: LabelingPlan) -> None:
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5)
 def publish_stage(config: LabelRunConfig, run_id: str) -> RunRecord:
     """Merge the shards into the published table and write the run's row."""
-    return publish_and_record(config.out, run_id, config_json=to_json(config), code_version=version("cdlabel"))
+    with busy_bar("publish"):
+        return publish_and_record(config.out, run_id, config_json=to_json(config), code_version=version("cdlabel"))
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)

@@ -28,6 +28,7 @@ from flows.command import (
 )
 
 if TYPE_CHECKING:
+    from cdmodel.cost import PriceTable
     from flows.config import LabelRunConfig
     from storage.run_record import RunRecord
     from tasks.run_request import LabelingPlan, NothingToDo
@@ -97,8 +98,7 @@ def demo(
 
 def run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
     """Run the flow, unless there is nothing to do: finding that out needs no Prefect. None means nothing was done."""
-    from cdmodel.cost import require_price
-    from cdmodel.models import name_local_device
+    from flows.bars import busy_bar
     from flows.config import to_request
     from flows.dispatch import check_scheduler
     from tasks.plan_run import open_run
@@ -106,10 +106,11 @@ def run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
 
     check_scheduler(settings.cluster)
     if settings.prices is not None and settings.cluster.scheduler is None:
-        require_price(settings.prices, name_local_device())
+        _require_local_price(settings.prices)
     if settings.models.bundle is None:
         say("no --models: labeling with the demo bundle, which knows kinetic scenes only")
-    plan = open_run(to_request(settings))
+    with busy_bar("plan"):
+        plan = open_run(to_request(settings))
     if isinstance(plan, NothingToDo):
         say(explain_nothing(settings, plan))
         return None
@@ -136,6 +137,14 @@ def show_record(settings: LabelRunConfig, record: RunRecord | None, strict: bool
     show(asdict(record), savings_receipt(record), json_output)
     if strict and record.videos_failed:
         raise typer.Exit(EXIT_SOME_VIDEOS_FAILED)
+
+
+def _require_local_price(prices: PriceTable) -> None:
+    """Refuse a run whose device has no price before anything is written; workers elsewhere look when they load models."""
+    from cdmodel.cost import require_price
+    from cdmodel.models import name_local_device
+
+    require_price(prices, name_local_device())
 
 
 def _opening(plan: LabelingPlan) -> str:

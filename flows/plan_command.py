@@ -48,12 +48,14 @@ def plan(
     debug: Debug = False,
 ) -> None:
     """Say what label would do, and with --sample what it would take, without doing it. Writes nothing."""
+    from flows.bars import busy_bar
     from flows.config import to_request
     from tasks.plan_run import preview_run
     from tasks.run_request import NothingToDo
 
     settings = label_config(source, out, models, config, assignments, scheduler, workers, run_id, relabel)
-    preview = preview_run(to_request(settings))
+    with busy_bar("plan"):
+        preview = preview_run(to_request(settings))
     if isinstance(preview, NothingToDo):
         say(explain_nothing(settings, preview))
         facts = _nothing(preview)

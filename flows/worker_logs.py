@@ -40,22 +40,34 @@ AnyLogger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 def forwarded_logs(client: Client, run_id: str, logger: AnyLogger) -> Iterator[None]:
     """Give ``logger`` what the workers log about this run, now and of workers that join."""
     name, relay = f"cdlabel-logs-{run_id}", LogRelay(logger)
-    scheduler: Any = client.scheduler
+    begun = _begin(client, name, run_id, relay)
+    yield
+    if begun and client.status == "running":
+        _end(client, name, relay)
+    relay.sum_up()
+
+
+def _begin(client: Client, name: str, run_id: str, relay: LogRelay) -> bool:
     try:
         client.subscribe_topic(name, relay.receive)
+        scheduler: Any = client.scheduler
         plugin = dumps(ForwardLogs(name, run_id))
         register = scheduler.register_worker_plugin
         client.sync(register, plugin=plugin, name=name, idempotent=False, callback_timeout=ANSWER_SECONDS)
     except LOST as error:
-        logger.warning("the workers' logs are not shown: %s", error)
-    yield
+        relay.complain(error)
+        return False
+    return True
+
+
+def _end(client: Client, name: str, relay: LogRelay) -> None:
     try:
+        scheduler: Any = client.scheduler
         told = client.sync(scheduler.unregister_worker_plugin, name=name, callback_timeout=ANSWER_SECONDS)
         relay.wait_for_last(len(told))
         client.unsubscribe_topic(name)
     except LOST as error:
-        logger.warning("the last of the workers' logs are not shown: %s", error)
-    relay.sum_up()
+        relay.complain(error)
 
 
 class LogRelay:
@@ -85,6 +97,10 @@ class LogRelay:
         for _ in range(workers):
             if not self._last.acquire(timeout=LAST_BATCH_SECONDS):
                 return
+
+    def complain(self, error: BaseException) -> None:
+        """Say that some are missing."""
+        self._logger.warning("logs of the workers are not shown: %s", error)
 
     def sum_up(self) -> None:
         """Tell how many messages were not shown."""

@@ -54,4 +54,4 @@ def test_a_scheduler_that_is_gone_costs_the_logs_and_not_the_run(heard: pytest.L
             done = True
         assert done
         assert time.monotonic() - began < 5
-    assert any("logs are not shown" in message for message in messages(heard))
+    assert any("are not shown: Client is closed" in message for message in messages(heard))
