@@ -24,7 +24,7 @@ from flows.config import LabelRunConfig, to_json, to_request
 from flows.dispatch import Cluster, WorkerKilled, open_cluster, run_on_workers
 from flows.interruption import keep_catching_signals
 from flows.prefect_runs import claim_flow_run
-from flows.progress import LabelingProgress, say_where_to_look
+from flows.progress import LabelingProgress
 from flows.receipt import savings_receipt
 from flows.worker_logs import forwarded_logs
 from storage.attempt_log import can_go_on, died_of
@@ -86,7 +86,7 @@ def label_stage(config: LabelRunConfig, plan: LabelingPlan) -> None:
         LabelingProgress(plan.header, shards_done=len(done)) as progress,
         open_cluster(config.cluster, count_gpus()) as cluster,
     ):
-        say_where_to_look(cluster.dashboard)
+        progress.tell_where_to_look(cluster.dashboard)
         spec = labeling_spec(config, plan, cluster.model_threads)
         with forwarded_logs(cluster.client, spec.run_id, get_run_logger()):
             given_up = _label_in_rounds(cluster, spec, chain([first], pending), progress)

@@ -15,19 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cdmodel.types import ShardReceipt
-from flows.command import say
 from storage.run_store import RunHeader
 
 SECONDS_BETWEEN_ARTIFACT_UPDATES = 2.0
-
-
-def say_where_to_look(dashboard: str | None) -> None:
-    """Print the addresses of the pages that show the run: Dask's, and Prefect's where a server outlives the command."""
-    if dashboard is not None:
-        say(f"Dask dashboard: {dashboard}")
-    flow_run_id = runtime.flow_run.get_id()
-    if flow_run_id is not None and get_current_settings().api.url is not None:
-        say(f"Prefect page: {url_for('flow-run', flow_run_id)}")
 
 
 class LabelingProgress:
@@ -72,6 +62,14 @@ class LabelingProgress:
         if kind is None:
             update_progress_artifact(self._artifact, self._percent())
 
+    def tell_where_to_look(self, dashboard: str | None) -> None:
+        """Print the addresses of the run's pages: Dask's, and Prefect's where its server outlives the command."""
+        if dashboard is not None:
+            self._print(f"Dask dashboard: {dashboard}")
+        flow_run_id = runtime.flow_run.get_id()
+        if flow_run_id is not None and get_current_settings().api.url is not None:
+            self._print(f"Prefect page: {url_for('flow-run', flow_run_id)}")
+
     def advance(self, receipt: ShardReceipt) -> None:
         """Count a committed shard."""
         self._completed = min(self._completed + receipt.videos, self._videos)
@@ -84,6 +82,10 @@ class LabelingProgress:
         if time.monotonic() - self._artifact_updated > SECONDS_BETWEEN_ARTIFACT_UPDATES:
             update_progress_artifact(self._artifact, self._percent())
             self._artifact_updated = time.monotonic()
+
+    def _print(self, text: str) -> None:
+        # Above the bar; plain standard error would write into it.
+        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _percent(self) -> float:
         return 100.0 * self._completed / self._videos if self._videos else 100.0
