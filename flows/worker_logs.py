@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Iterator, MutableMapping
 from concurrent.futures import CancelledError as FutureCancelled
 from contextlib import contextmanager
+from contextvars import copy_context
+from queue import SimpleQueue
 from typing import Any
 
 from distributed import Client, WorkerPlugin
@@ -41,10 +43,12 @@ def forwarded_logs(client: Client, run_id: str, logger: AnyLogger) -> Iterator[N
     """Give ``logger`` what the workers log about this run, now and of workers that join."""
     name, relay = f"cdlabel-logs-{run_id}", LogRelay(logger)
     begun = _begin(client, name, run_id, relay)
-    yield
-    if begun and client.status == "running":
-        _end(client, name, relay)
-    relay.sum_up()
+    try:
+        yield
+        if begun and client.status == "running":
+            _end(client, name, relay)
+    finally:
+        relay.end()
 
 
 def _begin(client: Client, name: str, run_id: str, relay: LogRelay) -> bool:
@@ -71,26 +75,36 @@ def _end(client: Client, name: str, relay: LogRelay) -> None:
 
 
 class LogRelay:
-    """Passes on what the workers send; takes it in any thread."""
+    """Passes on what the workers send, in a thread of its own and in the context of the flow run.
+
+    Dask calls from its event loop, which knows of no flow run and must not wait for anybody's logger.
+    """
 
     def __init__(self, logger: AnyLogger) -> None:
         self._logger = logger
         self._shown: Counter[str] = Counter()
         self._held_back: Counter[str] = Counter()
         self._last = threading.Semaphore(0)
+        self._batches: SimpleQueue[MutableMapping[str, Any] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=copy_context().run, args=(self._pass_on,), daemon=True)
+        self._thread.start()
 
     def receive(self, event: tuple[float, MutableMapping[str, Any]]) -> None:
-        """Take a batch of one worker."""
+        """Take a batch of one worker, at once."""
         _, batch = event
-        for level, kind, text in batch["lines"]:
-            if self._shown[kind] < SHOWN_PER_KIND:
-                self._shown[kind] += 1
-                self._logger.log(level, "%s", text)
-            else:
-                self._held_back[kind] += 1
-        self._held_back.update(batch["more"])
+        self._batches.put(batch)
         if batch["last"]:
             self._last.release()
+
+    def _pass_on(self) -> None:
+        while (batch := self._batches.get()) is not None:
+            for level, kind, text in batch["lines"]:
+                if self._shown[kind] < SHOWN_PER_KIND:
+                    self._shown[kind] += 1
+                    self._logger.log(level, "%s", text)
+                else:
+                    self._held_back[kind] += 1
+            self._held_back.update(batch["more"])
 
     def wait_for_last(self, workers: int) -> None:
         """Wait, but not for long, until so many workers have sent their last batch."""
@@ -102,8 +116,10 @@ class LogRelay:
         """Say that some are missing."""
         self._logger.warning("logs of the workers are not shown: %s", error)
 
-    def sum_up(self) -> None:
-        """Tell how many messages were not shown."""
+    def end(self) -> None:
+        """Show what has been received, and tell how many messages were not shown."""
+        self._batches.put(None)
+        self._thread.join(ANSWER_SECONDS)
         for kind, count in sorted(self._held_back.items()):
             self._logger.info("%s: %d more, not shown", kind, count)
 

@@ -72,6 +72,6 @@ def test_of_what_all_workers_tell_a_hundred_of_each_kind_are_shown_and_the_rest_
     for worker in range(3):
         lines = [(logging.INFO, "unreadable", f"line {worker}-{n}") for n in range(60)]
         relay.receive((0.0, {"lines": lines, "more": {"unreadable": 1000}, "last": False}))
-    relay.sum_up()
+    relay.end()
     assert len(messages(heard)) == SHOWN_PER_KIND + 1
     assert messages(heard)[-1] == "unreadable: 3080 more, not shown"
