@@ -213,13 +213,13 @@ class Funds:
             self._reserved[shard] = self._allotted[shard].allowance
         return self._allotted[shard]
 
-    def settle(self, shard: int, cost: ComputeCost, clips: int) -> None:
-        """Take note of what a shard spent beyond the student's pass, for how many clips of the teacher."""
+    def settle(self, shard: int, cost: ComputeCost, clips: int, usd: float = 0.0) -> None:
+        """Take note of what a shard spent beyond the student's pass, for how many clips of the teacher, at what price."""
         self._reserved.pop(shard, None)
         self._audited.pop(shard, None)
         for unit in self._spent:
             if unit != "wall_clock":
-                self._spent[unit] += self._amount(unit, cost)
+                self._spent[unit] += usd if unit == "usd" else amount_of(unit, cost)
         asked = self._allotted.get(shard)
         self._pace.learn(cost, clips, self._expected_decode_seconds(shard, asked, clips) if asked else 0.0)
         self._settled_since += 1
@@ -287,9 +287,6 @@ class Funds:
     def _teacher_cost(self, seconds: float) -> ComputeCost:
         return ComputeCost(teacher_seconds=seconds, gpu_seconds=seconds if self._pace.on_gpu else 0.0)
 
-    def _amount(self, unit: Unit, cost: ComputeCost) -> float:
-        return amount_of(unit, cost, self._price)
-
     def _dollars(self, cost: ComputeCost) -> float:
         return amount_of("usd", cost, self._price)
 
@@ -347,7 +344,7 @@ class Purse:
         self._cost_before, self._clips_before = self._cost, self._clips
 
 
-def amount_of(unit: Unit, cost: ComputeCost, price: Callable[[ComputeCost], float] | None) -> float:
+def amount_of(unit: Unit, cost: ComputeCost, price: Callable[[ComputeCost], float] | None = None) -> float:
     """Return what some work, audits included, takes of a limit; of the wall clock, as seconds of one worker."""
     match unit:
         case "teacher_flops":

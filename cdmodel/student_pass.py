@@ -55,6 +55,8 @@ class PassReceipt:
     """Of videos that are drawn for the audit: all their clips go to the teacher, whatever the budget pays for."""
     cost: ComputeCost
     """Reading and decoding included."""
+    cost_usd: float | None
+    """None without a price table."""
     teacher_flops_per_clip: int
     device: str
     committed_at: datetime

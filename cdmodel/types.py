@@ -255,6 +255,8 @@ class ShardReceipt:
     """The student's, on every clip it scored."""
     teacher_confidence: ConfidenceCounts = ConfidenceCounts()  # noqa: RUF009 - frozen
     """The teacher's, on every clip of audited videos: elsewhere it sees chosen clips alone."""
+    cost_usd: float | None = None
+    """By the price table the shard was labeled with; None without one."""
 
     @property
     def videos(self) -> int:

@@ -10,8 +10,9 @@ import typer
 from flows.archive_commands import compact, doctor, gc, query, status, verify
 from flows.corpus_commands import compose, generate
 from flows.export_command import export
-from flows.label_commands import demo, label, plan
+from flows.label_commands import demo, label
 from flows.model_commands import ablate, evaluate, train
+from flows.plan_command import plan
 from flows.report_command import report
 from flows.retry_command import retry
 from flows.serve_command import serve

@@ -91,6 +91,8 @@ class Cluster:
     client: Client
     model_threads: int | None
     address: str
+    dashboard: str | None
+    """Address of its page."""
     shards_in_flight_per_worker: int
     worker_wait_seconds: float
     resources: dict[str, int]
@@ -137,15 +139,11 @@ def open_cluster(settings: ClusterSettings, gpus: int) -> Iterator[Cluster]:
             client=client,
             model_threads=settings.model_threads or threads,
             address=address,
+            dashboard=client.dashboard_link,
             shards_in_flight_per_worker=settings.shards_in_flight_per_worker,
             worker_wait_seconds=settings.worker_wait_seconds,
             resources={"GPU": 1} if settings.gpu_resource or (settings.scheduler is None and gpus) else {},
         )
-
-
-def count_workers(cluster: Cluster) -> int:
-    """Return how many workers there are now."""
-    return _ClusterWatch(cluster).window() // cluster.shards_in_flight_per_worker
 
 
 def run_on_workers(
@@ -182,6 +180,19 @@ def run_on_workers(
         finally:
             if cluster.client.status == "running":
                 cluster.client.cancel(list(in_flight))
+
+
+def count_workers(cluster: Cluster) -> int:
+    """Ask the scheduler how many workers there are now.
+
+    Raises:
+        RunError: it does not answer.
+    """
+    client: Any = cluster.client
+    try:
+        return len(client.sync(client.scheduler.ncores, callback_timeout=ANSWER_SECONDS))
+    except TimeoutError as error:
+        raise _silent(cluster) from error
 
 
 def _finished(client: Client, futures: list[Any]) -> list[Any]:
@@ -249,17 +260,10 @@ class _ClusterWatch:
         """
         now = time.monotonic()
         if now - self._seen >= CHECK_SECONDS:
-            self._workers = self._count_workers()
+            self._workers = count_workers(self._cluster)
             self._seen = now
             self._give_up_without_workers(now)
         return self._workers * self._cluster.shards_in_flight_per_worker
-
-    def _count_workers(self) -> int:
-        client: Any = self._cluster.client
-        try:
-            return len(client.sync(client.scheduler.ncores, callback_timeout=ANSWER_SECONDS))
-        except TimeoutError as error:
-            raise _silent(self._cluster) from error
 
     def _give_up_without_workers(self, now: float) -> None:
         if self._workers:

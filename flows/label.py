@@ -16,21 +16,21 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from cdmodel.budget import BudgetSettings
-from cdmodel.cost import ComputeCost
 from cdmodel.errors import RunError
 from cdmodel.models import count_gpus
 from cdmodel.student_pass import PassReceipt
 from cdmodel.types import Shard, ShardReceipt
 from flows.alarm_events import emit_alarms
-from flows.bars import count_bar
+from flows.bars import busy_bar, count_bar
 from flows.config import LabelRunConfig, to_json, to_request
 from flows.dispatch import Cluster, count_workers, open_cluster
 from flows.interruption import keep_catching_signals
 from flows.lineage import materialize_predictions
 from flows.prefect_runs import claim_flow_run
-from flows.progress import LabelingProgress
+from flows.progress import LabelingProgress, tell_where_to_look
 from flows.receipt import savings_receipt
 from flows.shard_rounds import ShardWork, run_in_rounds
+from flows.worker_logs import forwarded_logs
 from storage.filesystem import open_store
 from storage.run_record import RunRecord
 from storage.run_store import committed_shards, iter_shards
@@ -89,26 +89,28 @@ def label_stage(config: LabelRunConfig, plan: LabelingPlan) -> None:
     if len(done) == plan.header.shards:
         return
     with open_cluster(config.cluster, count_gpus()) as cluster:
-        spec = _labeling_spec(config, plan, cluster.model_threads)
-        if config.budget is not None and config.budget.is_limited:
-            _score_pending(cluster, spec, config, plan)
-            given_up = _label_funded(cluster, spec, config, plan, done, started)
-        else:
-            given_up = _label_pending(cluster, spec, plan, done)
+        tell_where_to_look(cluster.dashboard)
+        spec = labeling_spec(config, plan, cluster.model_threads)
+        with forwarded_logs(cluster.client, spec.run_id, get_run_logger()):
+            if config.budget is not None and config.budget.is_limited:
+                _score_pending(cluster, spec, config, plan)
+                given_up = _label_funded(cluster, spec, config, plan, done, started)
+            else:
+                given_up = _label_pending(cluster, spec, plan, done)
     _refuse_given_up(plan.header.run_id, given_up)
 
 
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5)
 def publish_stage(config: LabelRunConfig, run_id: str) -> RunRecord:
     """Merge the shards into the published table and write the run's row."""
-    return publish_and_record(
-        config.out,
-        run_id,
-        config_json=to_json(config),
-        code_version=version("cdlabel"),
-        prices=config.prices,
-        budget=config.budget,
-    )
+    with busy_bar("publish"):
+        return publish_and_record(
+            config.out,
+            run_id,
+            config_json=to_json(config),
+            code_version=version("cdlabel"),
+            budget=config.budget,
+        )
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)
@@ -138,15 +140,15 @@ def _score_pending(cluster: Cluster, spec: LabelingSpec, config: LabelRunConfig,
     done = committed_passes(store, spec.run_id)
     pending = (shard for shard in iter_shards(store, spec.run_id) if shard.shard_id not in done)
     seen_before = round(header.videos * len(done) / header.shards)
-    videos, cost = 0, ComputeCost()
+    videos, usd = 0, 0.0
     with count_bar("score", header.videos, "videos") as advance:
 
         def count(receipt: PassReceipt) -> None:
-            nonlocal videos, cost
-            videos, cost = videos + receipt.videos, cost + receipt.cost
+            nonlocal videos, usd
+            videos, usd = videos + receipt.videos, usd + (receipt.cost_usd or 0.0)
             advance(min(seen_before + videos, header.videos))
             if budget is not None:
-                refuse_dear_student(budget, config.prices, cost, videos_done=videos, videos=header.videos)
+                refuse_dear_student(budget, usd, videos_done=videos, videos=header.videos)
 
         work = ShardWork(run=score_shard, name="score", on_done=count, log_name=passes_log_name)
         given_up = run_in_rounds(cluster, spec, pending, work)
@@ -195,7 +197,8 @@ def _refuse_given_up(run_id: str, given_up: list[Shard]) -> None:
         )
 
 
-def _labeling_spec(config: LabelRunConfig, plan: LabelingPlan, model_threads: int | None) -> LabelingSpec:
+def labeling_spec(config: LabelRunConfig, plan: LabelingPlan, model_threads: int | None) -> LabelingSpec:
+    """Return what the workers of a run have to know."""
     header = plan.header
     return LabelingSpec(
         out=config.out,

@@ -229,7 +229,7 @@ def _common(outcome: VideoOutcome, context: RowContext) -> dict[str, Any]:
         "decoder": outcome.decoder,
         "decode_mode": outcome.decode_mode,
         "decode_fallback": None if outcome.decode_fallback is None else _storable(outcome.decode_fallback),
-        "cost_usd": None if context.prices is None else price_usd(cost, context.prices),
+        "cost_usd": None if context.prices is None else price_usd(cost, outcome.device, context.prices),
         "duration_seconds": None if facts is None else facts.duration_seconds,
         "fps": None if facts is None else facts.fps,
         "width": None if facts is None else facts.width,

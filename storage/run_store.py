@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
+from cdmodel.cost import price_usd
 from cdmodel.drift import count_confidences
 from cdmodel.errors import NewerSchema, RunError
 from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoPrediction, VideoRef
@@ -363,6 +364,9 @@ def _summarise(outcomes: Sequence[VideoOutcome], context: RowContext, committed_
         teacher_confidence=count_confidences(
             prediction.audit.confidences for prediction in predictions if prediction.audit is not None
         ),
+        cost_usd=None
+        if context.prices is None
+        else sum(price_usd(outcome.cost, outcome.device, context.prices) for outcome in outcomes),
     )
 
 

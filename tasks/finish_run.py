@@ -6,10 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
-from functools import partial
 
-from cdmodel.budget import BudgetSettings, amount_of
-from cdmodel.cost import ComputeCost, PriceTable, price_usd
+from cdmodel.budget import BudgetSettings, Unit, amount_of
+from cdmodel.cost import ComputeCost
 from cdmodel.drift import ConfidenceCounts
 from cdmodel.types import ShardReceipt
 from storage.attempt_log import lost_seconds
@@ -38,6 +37,8 @@ class RunTotals:
     student_confidence: ConfidenceCounts = ConfidenceCounts()  # noqa: RUF009 - frozen
     teacher_confidence: ConfidenceCounts = ConfidenceCounts()  # noqa: RUF009 - frozen
     """On audited videos."""
+    cost_usd: float | None = None
+    """None where a shard was labeled without a price table."""
 
 
 def publish_and_record(
@@ -46,7 +47,6 @@ def publish_and_record(
     *,
     config_json: str,
     code_version: str,
-    prices: PriceTable | None,
     budget: BudgetSettings | None = None,
 ) -> RunRecord:
     """Merge the shards into the published table, then write the run's row and its success marker.
@@ -61,16 +61,14 @@ def publish_and_record(
     published = publish_run(store, run_id)
     header = read_header(store, run_id)
     winners = {receipt.shard_id: receipt.attempt_id for receipt in published.receipts}
-    winners |= pass_winners(store, run_id, header.fingerprint)
     totals = add_up(published.receipts)
     record = summarise(
         header,
         totals,
-        retry_cost=lost_seconds(store, run_id, winners),
+        retry_cost=lost_seconds(store, run_id, winners | pass_winners(store, run_id, header.fingerprint)),
         ended_at=datetime.now(UTC),
         config_json=config_json,
         code_version=code_version,
-        prices=prices,
         budget=budget,
         audit=audit_figures(
             published.audited, totals.student_confidence, totals.teacher_confidence, find_reference(header)
@@ -96,18 +94,23 @@ def add_up(receipts: Sequence[ShardReceipt]) -> RunTotals:
         cost=sum((receipt.cost for receipt in receipts), ComputeCost()),
         student_confidence=sum((receipt.student_confidence for receipt in receipts), ConfidenceCounts()),
         teacher_confidence=sum((receipt.teacher_confidence for receipt in receipts), ConfidenceCounts()),
+        cost_usd=_add_prices([receipt.cost_usd for receipt in receipts]),
     )
 
 
-def describe_budget(budget: BudgetSettings, cost: ComputeCost, prices: PriceTable | None) -> str:
+def describe_budget(budget: BudgetSettings, totals: RunTotals) -> str:
     """Return each limit and what the run took of it as JSON; of the wall clock only the limit is known here."""
-    price = None if prices is None else partial(price_usd, prices=prices)
-    return json.dumps(
-        {
-            unit: {"limit": limit, "spent": None if unit == "wall_clock" else amount_of(unit, cost, price)}
-            for unit, limit in budget.limits.items()
-        }
-    )
+
+    def spent(unit: Unit) -> float | None:
+        match unit:
+            case "wall_clock":
+                return None
+            case "usd":
+                return totals.cost_usd
+            case _:
+                return amount_of(unit, totals.cost)
+
+    return json.dumps({unit: {"limit": limit, "spent": spent(unit)} for unit, limit in budget.limits.items()})
 
 
 def saved_flops_share(cost: ComputeCost) -> float | None:
@@ -141,7 +144,6 @@ def summarise(
     ended_at: datetime,
     config_json: str,
     code_version: str,
-    prices: PriceTable | None,
     retry_cost: float,
     budget: BudgetSettings | None = None,
     audit: AuditFigures = AuditFigures(),  # noqa: B008 - frozen
@@ -180,10 +182,10 @@ def summarise(
             None if saved_seconds is None else saved_seconds - cost.audit_seconds / _dense_seconds(totals)
         ),
         retry_cost=retry_cost,
-        budget_json=None if limited is None else describe_budget(limited, totals.cost, prices),
+        budget_json=None if limited is None else describe_budget(limited, totals),
         clips_unfunded=None if limited is None else totals.clips_unfunded,
         videos_unfunded=None if limited is None else totals.videos_unfunded,
-        cost_usd=None if prices is None else price_usd(cost, prices),
+        cost_usd=totals.cost_usd,
         **{field.name: getattr(cost, field.name) for field in fields(ComputeCost)},
         **{field.name: getattr(audit, field.name) for field in fields(AuditFigures)},
     )
@@ -192,3 +194,7 @@ def summarise(
 def _alarm_names(record: RunRecord) -> str | None:
     alarms = alarms_of(record)
     return None if alarms is None else ",".join(alarm.name for alarm in alarms)
+
+
+def _add_prices(usd: Sequence[float | None]) -> float | None:
+    return None if None in usd else sum(part for part in usd if part is not None)

@@ -10,6 +10,7 @@ from functools import partial
 from cdmodel.budget import Allotment, BudgetSettings, Funds, Unit, amount_of, expected_pace
 from cdmodel.cost import ComputeCost, PriceTable, price_usd
 from cdmodel.errors import RunError
+from cdmodel.student_pass import PassReceipt
 from cdmodel.types import Shard, ShardReceipt
 from storage.filesystem import Store
 from storage.run_record import read_run_row
@@ -29,8 +30,8 @@ class FundedShards:
     funds: Funds
     position: dict[str, int]
     """By shard id, its place in ``funds``."""
-    student_cost: dict[str, ComputeCost]
-    """By shard id, what the student's passes took, which a shard's receipt holds too."""
+    passes: dict[str, PassReceipt]
+    """By shard id, what the student's stage came to; a shard's receipt holds its cost too."""
     can_audit: bool
     """Whether the audit leaves enough of the budget; where not, nothing is audited."""
 
@@ -40,8 +41,9 @@ class FundedShards:
 
     def settle(self, receipt: ShardReceipt) -> None:
         """Book what a shard spent."""
-        spent = receipt.cost - self.student_cost[receipt.shard_id]
-        self.funds.settle(self.position[receipt.shard_id], spent, receipt.clips_teacher)
+        taken = self.passes[receipt.shard_id]
+        usd = (receipt.cost_usd or 0.0) - (taken.cost_usd or 0.0)
+        self.funds.settle(self.position[receipt.shard_id], receipt.cost - taken.cost, receipt.clips_teacher, usd)
 
 
 def open_funds(
@@ -73,22 +75,28 @@ def open_funds(
     demands = read_demands(
         store, header.run_id, [*pending, *(receipt.shard_id for receipt in done)], header.fingerprint
     )
-    student_cost = {demand.receipt.shard_id: demand.receipt.cost for demand in demands}
-    of_student = sum(student_cost.values(), ComputeCost())
-    refuse_dear_student(budget, prices, of_student, videos_done=header.videos, videos=header.videos)
-    price = None if prices is None else partial(price_usd, prices=prices)
-    on_teacher = [receipt.cost - student_cost[receipt.shard_id] for receipt in done]
+    passes = {demand.receipt.shard_id: demand.receipt for demand in demands}
+    of_student = sum((one.cost for one in passes.values()), ComputeCost())
+    student_usd = sum(one.cost_usd or 0.0 for one in passes.values())
+    refuse_dear_student(budget, student_usd, videos_done=header.videos, videos=header.videos)
+    on_teacher = [receipt.cost - passes[receipt.shard_id].cost for receipt in done]
+    teacher_usd = sum((receipt.cost_usd or 0.0) - (passes[receipt.shard_id].cost_usd or 0.0) for receipt in done)
     limits: dict[Unit, float] = {}
     for unit, limit in budget.limits.items():
-        if unit == "wall_clock":
-            limits[unit] = max(started + limit - time.time(), 0.0)
-        else:
-            spent = sum(amount_of(unit, cost, price) for cost in on_teacher)
-            limits[unit] = max(limit - spent - (amount_of(unit, of_student, price) if unit == "usd" else 0.0), 0.0)
+        match unit:
+            case "wall_clock":
+                left = started + limit - time.time()
+            case "usd":
+                left = limit - student_usd - teacher_usd
+            case _:
+                left = limit - sum(amount_of(unit, cost) for cost in on_teacher)
+        limits[unit] = max(left, 0.0)
     flops_per_clip = max((demand.receipt.teacher_flops_per_clip for demand in demands), default=0)
     pace = expected_pace(of_student, flops_per_clip, _seconds_per_clip_of_latest(store, header.model_version))
     for receipt, cost in zip(done, on_teacher, strict=True):
         pace.learn(cost, receipt.clips_teacher)
+    # Prices of clips to come are those of one device; what shards have spent is priced on the devices that they had.
+    price = None if prices is None else partial(price_usd, device=demands[0].receipt.device, prices=prices)
     demand = join_demands(demands[: len(pending)])
     open_with = partial(Funds, limits, demand, pace=pace, price=price, workers=workers)
     funds = open_with([one.receipt.clips_audited for one in demands[: len(pending)]])
@@ -96,7 +104,7 @@ def open_funds(
     return FundedShards(
         funds=funds if can_audit else open_with([0] * len(pending)),
         position={shard_id: position for position, shard_id in enumerate(pending)},
-        student_cost=student_cost,
+        passes=passes,
         can_audit=can_audit,
     )
 
@@ -111,13 +119,11 @@ def _seconds_per_clip_of_latest(store: Store, model_version: str) -> float | Non
     return None
 
 
-def refuse_dear_student(
-    budget: BudgetSettings, prices: PriceTable | None, cost: ComputeCost, *, videos_done: int, videos: int
-) -> None:
-    """Raise RunError where the student alone takes more dollars than the budget has, by what its first videos took."""
-    if budget.usd is None or prices is None or not videos_done:
+def refuse_dear_student(budget: BudgetSettings, usd: float, *, videos_done: int, videos: int) -> None:
+    """Raise RunError where the student alone takes more than the budget has, by the dollars its first videos took."""
+    if budget.usd is None or not videos_done:
         return
-    projected = price_usd(cost, prices) * videos / videos_done
+    projected = usd * videos / videos_done
     if projected > budget.usd * (TOLERATED_EXCESS if videos_done < videos else 1.0):
         raise RunError(
             "budget.usd",

@@ -18,7 +18,7 @@ from cdmodel.budget import Allotment, Purse
 from cdmodel.budgeted_cascade import cost_of_pass, label_after_pass
 from cdmodel.cascade import label_video
 from cdmodel.cascade_settings import CascadeSettings
-from cdmodel.cost import ComputeCost, PriceTable, price_usd
+from cdmodel.cost import ComputeCost, PriceTable, price_usd, require_price
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.dense_audit import label_and_audit_video
 from cdmodel.models import CascadeModels
@@ -31,7 +31,8 @@ from storage.filesystem import open_store
 from storage.prediction_schema import RowContext
 from storage.run_store import commit_shard, standing_receipt
 from storage.student_passes import read_passes
-from tasks.video_attempt import OpenVideo, attempt_video
+from tasks.log_facts import log_about
+from tasks.video_attempt import OpenVideo, at_hand, attempt_video
 from tasks.worker_decoder import prepare_decoder
 from tasks.worker_models import WorkerModels, load_worker_models
 
@@ -68,7 +69,7 @@ def label_shard(shard: Shard, spec: LabelingSpec, allotment: Allotment | None = 
 
     Raises:
         BundleError: the worker cannot load the models of the run.
-        ConfigError: the run wants videos decoded on a GPU, and the worker has none.
+        ConfigError: the run wants videos decoded on a GPU, and the worker has none; or its device has no price.
         RunError: the worker cannot start a decoder.
         StorageUnavailable, CommitStateUnknown: the shard could not be committed; nothing of it is visible, or its
             object is complete.
@@ -83,11 +84,12 @@ def label_shard(shard: Shard, spec: LabelingSpec, allotment: Allotment | None = 
         spec = replace(spec, audit=replace(spec.audit, share=0.0))
     prepare_decoder(spec.limits)
     models = load_worker_models(spec.models)
-    if allotment is None:
-        outcomes = _label_all(shard, models, spec, log)
-    else:
-        passes = read_passes(store, spec.run_id, shard, spec.fingerprint, len(models.manifest.labels))
-        outcomes = _label_allotted(passes, allotment, models, spec, log)
+    require_price(spec.prices, models.device_name)
+    outcomes = (
+        _label_all(shard, models, spec, log)
+        if allotment is None
+        else _label_allotted(shard, allotment, models, spec, log)
+    )
     log.before_commit()
     context = RowContext(
         run_id=spec.run_id,
@@ -102,7 +104,8 @@ def label_shard(shard: Shard, spec: LabelingSpec, allotment: Allotment | None = 
     receipt = commit_shard(store, outcomes, context, datetime.now(UTC))
     if receipt.attempt_id != attempt_id:
         log.lost()
-    logger.info("shard committed run=%s shard=%s videos=%d", spec.run_id, shard.shard_id, receipt.videos)
+    with log_about(run=spec.run_id, shard=shard.shard_id):
+        logger.info("shard committed, %d videos", receipt.videos)
     return receipt
 
 
@@ -116,36 +119,72 @@ def _label_all(shard: Shard, models: CascadeModels, spec: LabelingSpec, log: Att
     outcomes: list[VideoOutcome] = []
     passes = PassChooser()
     for video in shard.videos:
-
-        def look(open_video: OpenVideo, video: VideoRef = video) -> VideoPrediction:
-            label = label_and_audit_video if is_drawn(spec.audit, video) else label_video
-            with open_video() as clips:
-                return label(video, clips, models, spec.cascade, passes)
-
-        outcomes.append(_attempt(video, look, models, spec, log))
+        with at_hand(video, log, run_id=spec.run_id, shard_id=shard.shard_id) as killed_worker:
+            outcomes.append(label_or_fail(video, models, spec, passes, killed_worker=killed_worker))
     return outcomes
+
+
+def label_or_fail(
+    video: VideoRef, models: CascadeModels, spec: LabelingSpec, passes: PassChooser, *, killed_worker: bool
+) -> VideoOutcome:
+    """Label one video; what is wrong with it becomes a failure. ``killed_worker`` leaves it alone and says so."""
+    label = label_and_audit_video if is_drawn(spec.audit, video) else label_video
+
+    def look(open_video: OpenVideo) -> VideoPrediction:
+        with open_video() as clips:
+            return label(video, clips, models, spec.cascade, passes)
+
+    return attempt_video(video, look, models, spec.sampling, spec.limits, killed_worker=killed_worker)
 
 
 def _label_allotted(
-    passes: Sequence[StudentOutcome], allotment: Allotment, models: CascadeModels, spec: LabelingSpec, log: AttemptLog
+    shard: Shard, allotment: Allotment, models: CascadeModels, spec: LabelingSpec, log: AttemptLog
 ) -> list[VideoOutcome]:
     """Label from the student's passes; what is worth most first, should the purse run dry before the end."""
-    purse = Purse(allotment, None if spec.prices is None else partial(price_usd, prices=spec.prices))
+    passes = read_passes(open_store(spec.out), spec.run_id, shard, spec.fingerprint, labels=len(models.manifest.labels))
+    purse = Purse(allotment, _pricing(spec, models))
     outcomes: list[VideoOutcome] = []
     for position in _most_valuable_first(passes, allotment):
-        taken = passes[position]
+        taken, funded = passes[position], allotment.clips.get(position, ())
         if isinstance(taken, VideoFailure):
             outcomes.append(taken)
             continue
-
-        def look(open_video: OpenVideo, taken: StudentPass = taken, position: int = position) -> VideoPrediction:
-            funded = allotment.clips.get(position, ())
-            drawn = is_drawn(spec.audit, taken.video)
-            return label_after_pass(taken, funded, open_video, models, spec.cascade, purse, audit=drawn)
-
-        outcomes.append(_attempt(taken.video, look, models, spec, log, spent=cost_of_pass(taken)))
-        purse.close_video()
+        with at_hand(taken.video, log, run_id=spec.run_id, shard_id=shard.shard_id) as killed_worker:
+            outcomes.append(_label_funded(taken, funded, purse, models, spec, killed_worker=killed_worker))
     return outcomes
+
+
+def _label_funded(
+    taken: StudentPass,
+    funded: tuple[int, ...],
+    purse: Purse,
+    models: CascadeModels,
+    spec: LabelingSpec,
+    *,
+    killed_worker: bool,
+) -> VideoOutcome:
+    def look(open_video: OpenVideo) -> VideoPrediction:
+        audit = is_drawn(spec.audit, taken.video)
+        return label_after_pass(taken, funded, open_video, models, spec.cascade, purse, audit=audit)
+
+    try:
+        return attempt_video(
+            taken.video,
+            look,
+            models,
+            spec.sampling,
+            spec.limits,
+            killed_worker=killed_worker,
+            spent=cost_of_pass(taken),
+        )
+    finally:
+        purse.close_video()
+
+
+def _pricing(spec: LabelingSpec, models: CascadeModels) -> Callable[[ComputeCost], float] | None:
+    if spec.prices is None:
+        return None
+    return partial(price_usd, device=models.device_name, prices=spec.prices)
 
 
 def _most_valuable_first(passes: Sequence[StudentOutcome], allotment: Allotment) -> list[int]:
@@ -156,26 +195,3 @@ def _most_valuable_first(passes: Sequence[StudentOutcome], allotment: Allotment)
         return float(taken.value_N[list(funded)].max()) if isinstance(taken, StudentPass) and funded else -math.inf
 
     return sorted(range(len(passes)), key=best, reverse=True)
-
-
-def _attempt(
-    video: VideoRef,
-    look: Callable[[OpenVideo], VideoPrediction],
-    models: CascadeModels,
-    spec: LabelingSpec,
-    log: AttemptLog,
-    spent: ComputeCost | None = None,
-) -> VideoOutcome:
-    log.before_video(video.video_id)
-    outcome = attempt_video(
-        video,
-        look,
-        models,
-        spec.sampling,
-        spec.limits,
-        run_id=spec.run_id,
-        killed_worker=video.video_id in log.suspects,
-        spent=spent,
-    )
-    log.after_video()
-    return outcome

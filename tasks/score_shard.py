@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from cdmodel.audit_draw import is_drawn
 from cdmodel.budgeted_cascade import cost_of_pass, take_student_pass
-from cdmodel.cost import ComputeCost
+from cdmodel.cost import ComputeCost, price_usd, require_price
 from cdmodel.models import CascadeModels
 from cdmodel.student_pass import PassReceipt, StudentOutcome, StudentPass
 from cdmodel.types import Shard, VideoRef
@@ -17,7 +17,8 @@ from storage.attempt_log import AttemptLog, open_attempt
 from storage.filesystem import open_store
 from storage.student_passes import commit_passes, passes_log_name, standing_passes
 from tasks.label_shard import LabelingSpec
-from tasks.video_attempt import OpenVideo, attempt_video
+from tasks.log_facts import log_about
+from tasks.video_attempt import OpenVideo, at_hand, attempt_video
 from tasks.worker_decoder import prepare_decoder
 from tasks.worker_models import load_worker_models
 
@@ -39,22 +40,22 @@ def score_shard(shard: Shard, spec: LabelingSpec) -> PassReceipt:
     log = open_attempt(store, spec.run_id, log_name, launch_id=spec.launch_id, attempt_id=attempt_id)
     prepare_decoder(spec.limits)
     models = load_worker_models(spec.models)
+    require_price(spec.prices, models.device_name)
     outcomes = _score_all(shard, models, spec, log)
     log.before_commit()
     receipt = commit_passes(store, _summarise(shard, outcomes, models, spec, attempt_id), outcomes)
     if receipt.attempt_id != attempt_id:
         log.lost()
-    logger.info("shard scored run=%s shard=%s videos=%d", spec.run_id, shard.shard_id, receipt.videos)
+    with log_about(run=spec.run_id, shard=shard.shard_id):
+        logger.info("shard scored, %d videos", receipt.videos)
     return receipt
 
 
 def _score_all(shard: Shard, models: CascadeModels, spec: LabelingSpec, log: AttemptLog) -> list[StudentOutcome]:
     outcomes: list[StudentOutcome] = []
     for video in shard.videos:
-        log.before_video(video.video_id)
-        killed_worker = video.video_id in log.suspects
-        outcomes.append(_score(video, models, spec, killed_worker=killed_worker))
-        log.after_video()
+        with at_hand(video, log, run_id=spec.run_id, shard_id=shard.shard_id) as killed_worker:
+            outcomes.append(_score(video, models, spec, killed_worker=killed_worker))
     return outcomes
 
 
@@ -63,9 +64,7 @@ def _score(video: VideoRef, models: CascadeModels, spec: LabelingSpec, *, killed
         with open_video() as clips:
             return take_student_pass(video, clips, models, spec.cascade)
 
-    return attempt_video(
-        video, look, models, spec.sampling, spec.limits, run_id=spec.run_id, killed_worker=killed_worker
-    )
+    return attempt_video(video, look, models, spec.sampling, spec.limits, killed_worker=killed_worker)
 
 
 def _summarise(
@@ -73,6 +72,7 @@ def _summarise(
 ) -> PassReceipt:
     passes = [outcome for outcome in outcomes if isinstance(outcome, StudentPass)]
     failures = [outcome for outcome in outcomes if not isinstance(outcome, StudentPass)]
+    costs = [*map(cost_of_pass, passes), *(failure.cost for failure in failures)]
     return PassReceipt(
         run_id=spec.run_id,
         shard_id=shard.shard_id,
@@ -82,7 +82,10 @@ def _summarise(
         clips=sum(len(taken.spans) for taken in passes),
         clips_wanted=sum(int(taken.wanted_N.sum()) for taken in passes),
         clips_audited=sum(len(taken.spans) for taken in passes if is_drawn(spec.audit, taken.video)),
-        cost=sum((*map(cost_of_pass, passes), *(failure.cost for failure in failures)), ComputeCost()),
+        cost=sum(costs, ComputeCost()),
+        cost_usd=None
+        if spec.prices is None
+        else sum(price_usd(cost, models.device_name, spec.prices) for cost in costs),
         teacher_flops_per_clip=models.teacher.flops_per_clip,
         device=models.device_name,
         committed_at=datetime.now(UTC),

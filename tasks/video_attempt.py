@@ -20,6 +20,8 @@ from cdmodel.models import CascadeModels
 from cdmodel.sampling import ClipSampling
 from cdmodel.student_pass import StudentPass
 from cdmodel.types import VideoFailure, VideoPrediction, VideoRef
+from storage.attempt_log import AttemptLog
+from tasks.log_facts import log_about
 from tasks.worker_decoder import open_clips
 
 logger = logging.getLogger(__name__)
@@ -29,6 +31,15 @@ Found = TypeVar("Found", VideoPrediction, StudentPass)
 OpenVideo = Callable[[], AbstractContextManager[ClipSource]]
 
 
+@contextmanager
+def at_hand(video: VideoRef, log: AttemptLog, *, run_id: str, shard_id: str) -> Iterator[bool]:
+    """Have the logs know which video this is about; yields whether workers died of it, so that it must be left alone."""
+    log.before_video(video.video_id)
+    with log_about(run=run_id, shard=shard_id, video=video.video_id):
+        yield video.video_id in log.suspects
+    log.after_video()
+
+
 def attempt_video(
     video: VideoRef,
     look: Callable[[OpenVideo], Found],
@@ -36,7 +47,6 @@ def attempt_video(
     sampling: ClipSampling,
     limits: DecodeLimits,
     *,
-    run_id: str,
     killed_worker: bool,
     spent: ComputeCost | None = None,
 ) -> Found | VideoFailure:
@@ -48,7 +58,6 @@ def attempt_video(
         models: of this worker.
         sampling: where the clips lie.
         limits: of decoding.
-        run_id: for the log.
         killed_worker: workers died of this video: it fails unseen.
         spent: what it has cost in an earlier stage, which a failure must not forget.
     """
@@ -67,7 +76,7 @@ def attempt_video(
             raise VideoKilledWorker(video.uri, KILLED_WORKER)
         outcome = look(open_video)
     except VideoError as error:
-        logger.info("video failed run=%s video=%s kind=%s: %s", run_id, video.video_id, error.kind, error.reason)
+        logger.info("video failed: %s", error.reason, extra={"kind": error.kind})
         outcome = _to_failure(video, error, opened[-1] if opened else None, models.device_name)
         outcome = replace(outcome, cost=outcome.cost + (spent or ComputeCost()))
     wall = ComputeCost(wall_seconds=time.perf_counter() - started)

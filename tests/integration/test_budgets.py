@@ -81,9 +81,7 @@ def _spec(plan: LabelingPlan, out: Path) -> LabelingSpec:
 
 
 def _publish(plan: LabelingPlan, out: Path, budget: BudgetSettings | None) -> RunRecord:
-    return publish_and_record(
-        str(out), plan.header.run_id, config_json="{}", code_version="0", prices=PRICES, budget=budget
-    )
+    return publish_and_record(str(out), plan.header.run_id, config_json="{}", code_version="0", budget=budget)
 
 
 def _score(plan: LabelingPlan, out: Path) -> None:

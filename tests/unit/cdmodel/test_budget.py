@@ -23,7 +23,7 @@ FLOPS, SECONDS = 10, 0.5
 
 
 def _price(cost: ComputeCost) -> float:
-    return price_usd(cost, PriceTable(usd_per_gpu_hour=3600.0, usd_per_cpu_hour=3600.0))
+    return price_usd(cost, "cpu", PriceTable(usd_per_gpu_hour=3600.0, usd_per_cpu_hour=3600.0))
 
 
 def _demand(shards: int, clips_each: int, seed: int = 0) -> Demand:
@@ -140,7 +140,7 @@ def test_seconds_and_dollars_are_not_exceeded_by_more_than_a_batch_whatever_a_cl
                 purse.close_video()
                 spent, asked = spent + cost, asked + len(clips)
                 dearest_batch = max(dearest_batch, amount_of(unit, cost, _price))
-            funds.settle(back, spent, asked)
+            funds.settle(back, spent, asked, _price(spent))
             total += amount_of(unit, spent, _price)
     assert total <= limit + 2 * dearest_batch  # two shards are under way at once
 
