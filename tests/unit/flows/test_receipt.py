@@ -86,3 +86,9 @@ def test_a_run_without_a_clip_has_a_receipt_too():
 def test_the_lines_are_aligned_for_a_reader_of_plain_text():
     first_bars = {line.index("|", 1) for line in savings_receipt(RECORD).splitlines()}
     assert len(first_bars) == 1
+
+
+def test_a_budget_says_what_it_had_room_for():
+    budget = '{"teacher_flops": {"limit": 4e12, "spent": 2e12}, "wall_clock": {"limit": 60, "spent": null}}'
+    cells = _cells(replace(RECORD, budget_json=budget, clips_unfunded=5, videos_unfunded=2))
+    assert cells["budget"] == "teacher_flops 2e+12 of 4e+12, wall_clock 60; 5 clips of 2 videos did not fit"
