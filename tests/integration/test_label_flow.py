@@ -87,7 +87,7 @@ def _events(name: str) -> list[str]:
     from prefect.events.filters import EventFilter, EventNameFilter
 
     wanted = EventFilter(event=EventNameFilter(name=[name]))
-    for _ in range(100):
+    for _ in range(300):
         with get_client(sync_client=True) as client:
             answer = client.request("POST", "/events/filter", json={"filter": wanted.model_dump(mode="json")})
         found = [event["resource"]["prefect.resource.id"] for event in answer.json()["events"]]
