@@ -19,6 +19,7 @@ from storage.publish import publish_run
 from storage.run_layout import shard_name
 from storage.run_record import RunRecord, read_run_row
 from storage.run_store import RECEIPT_KEY, commit_shard, read_receipt
+from storage.views import run_query
 from tasks.audit_run import alarms_of, audit_figures, find_reference
 from tasks.finish_run import publish_and_record
 
@@ -160,3 +161,16 @@ def test_a_reference_is_that_of_the_very_bundle_that_labeled(tmp_path: Path):
 def test_a_configuration_that_names_no_limit_is_silent():
     assert AlarmSettings().is_silent
     assert alarms_of(record_of("r1")) is None
+
+
+def test_the_questions_of_the_audits_page_have_answers(store: Store):
+    _label_all(store)
+    _finish(store)
+    page = (Path(__file__).parents[3] / "docs" / "audit.md").read_text(encoding="utf-8")
+    block = page.partition("```sql\n")[2].partition("```")[0]
+    nights, disagreements, labels, recordings, failed = (run_query(store, sql).rows for sql in block.split(";")[:-1])
+    assert nights[0][:2] == ("r1", 25)
+    assert len(disagreements) == 5
+    assert labels == (("run", 25, 0.8),)
+    assert {recording for recording, *_ in recordings} == {"tape 1", "tape 3", "tape 5", "tape 7", "tape 9"}
+    assert failed == ((0,),)
