@@ -10,15 +10,18 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Protocol
 
 import numpy as np
 
 from cdmodel.aggregation import Aggregation, Judge, VideoScore, merge_answers
+from cdmodel.budget import Purse
 from cdmodel.bundle import BundleManifest
 from cdmodel.calibration import calibrate_student, calibrate_teacher
 from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.clips import ClipBatch, ClipSource
 from cdmodel.cost import ComputeCost
+from cdmodel.decode_survey import DecodeSummary
 from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.errors import DecodeError
 from cdmodel.escalation import counted_clips, needs_student, next_clips
@@ -117,8 +120,15 @@ def score_video(
         return _consult_teacher(again, state, policy, judge, teacher.cost)
 
 
+class ReadVideo(Protocol):
+    """What was read of a video."""
+
+    def summary(self) -> DecodeSummary:
+        """Return what is known of it, and what reading took."""
+
+
 def decide(
-    video: VideoRef, scored: ScoredClips, reader: ClipSource, models: CascadeModels, settings: CascadeSettings
+    video: VideoRef, scored: ScoredClips, reader: ReadVideo, models: CascadeModels, settings: CascadeSettings
 ) -> VideoPrediction:
     """Aggregate the scores of one video into its prediction."""
     state, judge = scored.state, judge_of(models, settings.aggregation)
@@ -148,7 +158,7 @@ def decide(
     )
 
 
-def decode_cost(reader: ClipSource) -> ComputeCost:
+def decode_cost(reader: ReadVideo) -> ComputeCost:
     """Return what decoding has cost so far, also when it ended in an error."""
     summary = reader.summary()
     return ComputeCost(
@@ -198,9 +208,16 @@ def _student_batches(reader: ClipSource, models: CascadeModels, kept: KeptClips 
 
 
 def ask_teacher(
-    reader: ClipSource, models: CascadeModels, wanted: Collection[int] | None, kept: KeptClips | None = None
+    reader: ClipSource,
+    models: CascadeModels,
+    wanted: Collection[int] | None,
+    kept: KeptClips | None = None,
+    purse: Purse | None = None,
 ) -> tuple[FloatArray, list[ClipBatch], ComputeCost]:
-    """Return the teacher's logits for the wanted clips (None: all), their batches without pixels, and the cost."""
+    """Return the teacher's logits for the wanted clips (None: all), their batches without pixels, and the cost.
+
+    With a ``purse``, which needs ``wanted``, it stops before the batch that would not fit any more.
+    """
     meter = _DeviceMeter(models.teacher.device.type == "cuda")
     seen: list[ClipBatch] = []
     parts: list[FloatArray] = []
@@ -209,13 +226,22 @@ def ask_teacher(
         with meter:
             parts.append(models.teacher.score(batch.pixels_NTCHW))
         seen.append(_without_pixels(batch))
-    clips = sum(len(batch.spans) for batch in seen)
-    cost = ComputeCost(
+        if purse is not None and wanted is not None:
+            clips = sum(len(batch.spans) for batch in seen)
+            decoding = ComputeCost(decode_cpu_seconds=reader.summary().cpu_seconds)
+            purse.note(_teacher_cost(models, meter, clips) + decoding, clips)
+            if clips < len(wanted) and not purse.can_afford(len(wanted) - clips):
+                break
+    cost = _teacher_cost(models, meter, sum(len(batch.spans) for batch in seen))
+    return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32), seen, cost
+
+
+def _teacher_cost(models: CascadeModels, meter: _DeviceMeter, clips: int) -> ComputeCost:
+    return ComputeCost(
         teacher_flops=models.teacher.flops_per_clip * clips,
         teacher_seconds=meter.seconds,
         gpu_seconds=meter.gpu_seconds,
     )
-    return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32), seen, cost
 
 
 def _score_densely(video_id: str, reader: ClipSource, models: CascadeModels) -> ScoredClips:

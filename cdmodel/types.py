@@ -165,6 +165,8 @@ class VideoPrediction:
     """How it was read, see ``decode_survey.DecodeMode``; None where that is not known."""
     decode_fallback: str | None = None
     """Why a better mode was left, or not tried; None where none was."""
+    clips_unfunded: int | None = None
+    """Clips that the policy would have asked the teacher about and the run's budget had no room for; None without one."""
     labeled_at: datetime
     audit: VideoAudit | None = None
     """None where the video was not drawn."""
@@ -244,12 +246,17 @@ class ShardReceipt:
     clips_planned: int
     clips_student: int
     clips_teacher: int
+    clips_unfunded: int = 0
+    videos_unfunded: int = 0
+    """Videos with such clips."""
     cost: ComputeCost
     committed_at: datetime
     student_confidence: ConfidenceCounts = ConfidenceCounts()  # noqa: RUF009 - frozen
     """The student's, on every clip it scored."""
     teacher_confidence: ConfidenceCounts = ConfidenceCounts()  # noqa: RUF009 - frozen
     """The teacher's, on every clip of audited videos: elsewhere it sees chosen clips alone."""
+    cost_usd: float | None = None
+    """By the price table the shard was labeled with; None without one."""
 
     @property
     def videos(self) -> int:

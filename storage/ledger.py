@@ -25,7 +25,7 @@ from storage.run_layout import plan_name
 from storage.run_store import RunState
 
 _KEYS = ["video_id", "video_version"]
-_PAST = [*_KEYS, "status", "error_kind", "decoder", "labeled_at"]
+_PAST = [*_KEYS, "status", "error_kind", "decoder", "labeled_at", "clips_unfunded"]
 _LATEST = ["video_id", "uri", "status", "error_kind", "labeled_at", "source_group"]
 FILES_AHEAD = 4
 
@@ -60,16 +60,19 @@ def work_left(
     fingerprint: str,
     policy: FailurePolicy,
     decoder: str,
+    *,
+    carry_over: bool = False,
 ) -> WorkLeft:
     """Return the videos that no finished run of this fingerprint has a terminal row for.
 
     ``labeled`` is terminal, and so is ``partial`` unless what was lost may be had by trying again; what failed is tried
-    again as ``policy`` says. ``decoder`` is the one of today.
+    again as ``policy`` says. ``decoder`` is the one of today. With ``carry_over`` a row some of whose clips did not fit a
+    budget is not terminal, unless a later one has all.
     """
     names = _published(store, (run for run in runs if run.header.fingerprint == fingerprint))
     if not names:
         return WorkLeft(videos=tuple(videos), tried_again=frozenset(), quarantined=0)
-    terminal, failures = _split(store, names, policy)
+    terminal, failures = _split(store, names, policy, carry_over=carry_over)
     left = _to_table(videos).join(terminal, keys=_KEYS, join_type="left anti")
     worth_it = {
         position: is_worth_another_attempt(past, decoder, policy)
@@ -139,13 +142,17 @@ def _published(store: Store, runs: Iterable[RunState]) -> list[str]:
     return [file.name for run in runs if run.finished for file in read_success(store, run.header.run_id).files]
 
 
-def _split(store: Store, names: Sequence[str], policy: FailurePolicy) -> tuple[pa.Table, pa.Table]:
-    """Return the keys of terminal rows, and the other rows."""
+def _split(store: Store, names: Sequence[str], policy: FailurePolicy, *, carry_over: bool) -> tuple[pa.Table, pa.Table]:
+    """Return the keys of terminal rows, and the rows of failures."""
     terminal, failures = [], []
     for rows in _read(store, names, _PAST):
         is_failure = _failed_as(rows, (), partial_kinds=policy.retry_kinds)
-        terminal.append(rows.select(_KEYS).filter(pc.invert(is_failure)))
-        failures.append(rows.drop_columns(["status"]).filter(is_failure))
+        is_terminal = pc.invert(is_failure)
+        if carry_over:
+            is_unfunded = pc.greater(pc.fill_null(rows.column("clips_unfunded"), 0), 0)
+            is_terminal = pc.and_(is_terminal, pc.invert(is_unfunded))
+        terminal.append(rows.select(_KEYS).filter(is_terminal))
+        failures.append(rows.drop_columns(["status", "clips_unfunded"]).filter(is_failure))
     return pa.concat_tables(terminal), pa.concat_tables(failures)
 
 

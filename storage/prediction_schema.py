@@ -118,6 +118,12 @@ COLUMNS = (
     Column("clips_planned", _INT, "clips that the sampling asks for"),
     Column("clips_student", _INT, "clips the student scored"),
     Column("clips_teacher", _INT, "clips the teacher scored"),
+    Column(
+        "clips_unfunded",
+        _INT,
+        "clips the teacher would have been asked about, had the budget allowed",
+        "no budget, or failed",
+    ),
     Column("frames_decoded", _LONG, "every frame the decoder produced, in all passes"),
     Column("frames_used", _LONG, "frames handed to a model"),
     Column("frames_corrupt", _LONG, "frames the decoder flagged as damaged"),
@@ -223,7 +229,7 @@ def _common(outcome: VideoOutcome, context: RowContext) -> dict[str, Any]:
         "decoder": outcome.decoder,
         "decode_mode": outcome.decode_mode,
         "decode_fallback": None if outcome.decode_fallback is None else _storable(outcome.decode_fallback),
-        "cost_usd": None if context.prices is None else price_usd(cost, context.prices),
+        "cost_usd": None if context.prices is None else price_usd(cost, outcome.device, context.prices),
         "duration_seconds": None if facts is None else facts.duration_seconds,
         "fps": None if facts is None else facts.fps,
         "width": None if facts is None else facts.width,
@@ -284,6 +290,7 @@ def _labeled(prediction: VideoPrediction) -> dict[str, Any]:
         "clips_planned": prediction.clips_planned,
         "clips_student": prediction.clips_student,
         "clips_teacher": prediction.clips_teacher,
+        "clips_unfunded": prediction.clips_unfunded,
     }
 
 

@@ -93,8 +93,16 @@ class RunRecord:
     """Wall seconds of attempts at shards that died or came too late, as far as they wrote them down."""
     videos_quarantined: int | None = None
     """Of those skipped, the ones that failed before and were not tried again."""
+    budget_json: str | None = None
+    """By the name of each limit, ``limit`` and what was ``spent`` of it; null without a budget."""
+    clips_unfunded: int | None = None
+    """Clips that the teacher would have been asked about, had the budget allowed."""
+    videos_unfunded: int | None = None
+    """Videos with such clips."""
     create_only_honoured: bool | None = None
     """Whether OUT let an object be created only once, when the run was planned."""
+    lineage_json: str | None = None
+    """Inputs, outputs, versions and code of the run, see docs/operations.md."""
 
 
 _ARROW_TYPES: dict[Any, pa.DataType] = {

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
+from cdmodel.cost import price_usd
 from cdmodel.drift import count_confidences
 from cdmodel.errors import NewerSchema, RunError
 from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoPrediction, VideoRef
@@ -79,6 +80,8 @@ class RunHeader:
     """Whether OUT let an object be created only once, when the run was planned."""
     retry_reasons: tuple[str, ...] | None = None
     """Of a run that labels again what failed: the kinds it was asked for, none for all; None of any other run."""
+    carry_over: bool = False
+    """Videos were planned again some of whose clips had not fitted the budget of an earlier run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,12 +356,17 @@ def _summarise(outcomes: Sequence[VideoOutcome], context: RowContext, committed_
         clips_planned=sum(prediction.clips_planned for prediction in predictions),
         clips_student=sum(prediction.clips_student for prediction in predictions),
         clips_teacher=sum(prediction.clips_teacher for prediction in predictions),
+        clips_unfunded=sum(prediction.clips_unfunded or 0 for prediction in predictions),
+        videos_unfunded=sum(bool(prediction.clips_unfunded) for prediction in predictions),
         cost=sum(costs[1:], costs[0]),
         committed_at=committed_at,
         student_confidence=count_confidences(_student_confidences(prediction) for prediction in predictions),
         teacher_confidence=count_confidences(
             prediction.audit.confidences for prediction in predictions if prediction.audit is not None
         ),
+        cost_usd=None
+        if context.prices is None
+        else sum(price_usd(outcome.cost, outcome.device, context.prices) for outcome in outcomes),
     )
 
 

@@ -65,6 +65,9 @@ shards_in_flight_per_worker = 3
 [prices]
 usd_per_gpu_hour = 2.0
 usd_per_cpu_hour = 0.05
+
+[prices.devices]
+"cuda:NVIDIA H200" = 4.2
 """
 
 
@@ -196,6 +199,7 @@ def test_places_become_absolute_because_workers_stand_elsewhere(tmp_path, monkey
         (["alarms.max_student_drift=0"], "max_student_drift"),
         (["alarms.max_failed_share=few"], "alarms.max_failed_share"),
         (["alarms.surprise=1"], "surprise"),
+        (["prices.usd_per_cpu_hour=1", "prices.devices.tpu=1"], "tpu"),
         (["relabel"], "--set relabel"),
         (["run_id=a", "run_id.deeper=1"], "run_id"),
     ],

@@ -196,4 +196,4 @@ def test_rows_come_by_id_whatever_the_order_of_the_outcomes():
 
 def test_a_price_table_fills_the_cost():
     prices = PriceTable(usd_per_gpu_hour=3.0, usd_per_cpu_hour=0.5)
-    assert _row(prediction(video("v1")), prices)["cost_usd"] == pytest.approx(price_usd(COST, prices))
+    assert _row(prediction(video("v1")), prices)["cost_usd"] == pytest.approx(price_usd(COST, "cpu", prices))

@@ -23,7 +23,7 @@ from storage.parquet import open_parquet
 from storage.run_layout import shard_name
 from storage.run_store import read_receipt
 from tasks.label_shard import LabelingSpec, label_shard
-from tasks.worker_models import WorkerModels
+from tasks.worker_models import WorkerModels, load_worker_models
 
 CLIPS = 3
 
@@ -89,9 +89,25 @@ def test_the_receipt_is_what_stands_in_the_committed_object(spec, shard):
     receipt = label_shard(shard, spec)
     assert read_receipt(open_store(spec.out), spec.run_id, shard.shard_id) == receipt
     assert receipt.cost.bytes_read >= shard.videos[1].size_bytes
+
     assert receipt.cost.frames_decoded == 8 * CLIPS
     assert receipt.cost.teacher_flops == receipt.cost.dense_teacher_flops > 0
     assert receipt.cost.wall_seconds > 0
+
+
+def test_the_price_of_a_shard_is_that_of_its_rows(spec, shard):
+    receipt = label_shard(shard, spec)
+    assert receipt.cost_usd == pytest.approx(sum(row["cost_usd"] for row in _rows(spec, shard).values()))
+    assert receipt.cost_usd > 0
+
+
+def test_a_worker_whose_device_has_no_price_labels_nothing(spec, shard, monkeypatch):
+    models = replace(load_worker_models(spec.models), device_name="cuda:NVIDIA L4")
+    monkeypatch.setattr("tasks.label_shard.load_worker_models", lambda _: models)
+    prices = PriceTable(usd_per_cpu_hour=1.0)
+    with pytest.raises(ConfigError, match="NVIDIA L4"):
+        label_shard(shard, replace(spec, prices=prices))
+    assert not open_store(spec.out).exists(shard_name(spec.run_id, shard.shard_id))
 
 
 def test_a_shard_that_stands_is_not_labeled_again(spec, shard):

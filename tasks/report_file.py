@@ -1,0 +1,49 @@
+"""Writes a document where a person wants it: whole or not at all, in place of an older one on a disk."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from cdmodel.errors import OutputError, StorageError
+from storage.filesystem import open_store
+from storage.uri import absolute_uri, base_name, is_local, parent_uri
+
+
+def write_document(place: str, content: bytes) -> str:
+    """Write a document and return its absolute name. On a disk it replaces an older one; an object is created only once.
+
+    Raises:
+        OutputError: the place cannot be written, is no file, or another object stands there.
+    """
+    uri = absolute_uri(place)
+    if is_local(uri):
+        _replace_file(Path(uri), content)
+        return uri
+    try:
+        created = open_store(parent_uri(uri)).create(base_name(uri), content)
+    except StorageError as error:
+        raise OutputError(uri, f"cannot be written: {error.reason}") from error
+    if not created:
+        raise OutputError(uri, "stands there already, and objects are never changed; name another one")
+    return uri
+
+
+def _replace_file(target: Path, content: bytes) -> None:
+    """Write beside the target and rename, so that whoever reads meanwhile sees the older one or the new one."""
+    if target.exists() and not target.is_file():
+        raise OutputError(str(target), "is a folder; name a file" if target.is_dir() else "is no regular file")
+    staged = target.with_name(f".{target.name[:100]}-{uuid.uuid4().hex}")
+    try:
+        with staged.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(target)
+    except OSError as error:
+        raise OutputError(str(target), f"cannot be written ({error.strerror})") from error
+    finally:
+        with suppress(OSError):
+            staged.unlink()
