@@ -30,6 +30,14 @@ def store(tmp_path: Path) -> Store:
     return open_store(str(tmp_path / "out"))
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """One finished run, ``r1``, which nobody changes."""
+    store = open_store(str(tmp_path_factory.mktemp("reported") / "out"))
+    reported_run(store)
+    return store
+
+
 def _run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
@@ -40,12 +48,13 @@ def _page(store: Store, run_id: str | None = None) -> str:
     return render_report(facts, pictures, out=store.root, made_at=NOON, version="0")
 
 
-def test_the_facts_add_up_to_the_runs_rows(store: Store):
-    record = reported_run(store)
-    facts = gather_report(store.root, None, uncertain_videos=2)
-    rows = facts.rows
-    assert facts.record == record
+def test_the_facts_add_up_to_the_runs_rows(finished: Store):
+    facts = gather_report(finished.root, None, uncertain_videos=2)
+    record, rows = facts.record, facts.rows
+    assert record is not None
     assert rows is not None
+    assert record.audit_videos is not None
+    assert record.audit_agreement is not None
     assert sum(label.videos for label in rows.labels) == record.videos_labeled + record.videos_partial == 12
     assert [(label.label, label.videos) for label in rows.labels] == [("run", 11), (HOSTILE, 1)]
     assert sum(label.clips_teacher for label in rows.labels) == record.clips_teacher
@@ -105,10 +114,9 @@ class _Tags(HTMLParser):
         self.text += text
 
 
-def test_hostile_texts_come_out_as_text(store: Store):
-    reported_run(store)
+def test_hostile_texts_come_out_as_text(finished: Store):
     tags = _Tags()
-    tags.feed(page := _page(store))
+    tags.feed(page := _page(finished))
     assert not tags.tags & {"script", "iframe", "object", "embed", "form", "base"}
     assert tags.handlers == tags.requests == []
     assert "<script>alert('x')</script>" in tags.text
@@ -117,9 +125,8 @@ def test_hostile_texts_come_out_as_text(store: Store):
     assert not re.search("[\x00-\x08\x0b-\x1f\u202e]", page)
 
 
-def test_a_page_asks_nothing_of_anybody(store: Store):
-    reported_run(store)
-    page = _page(store)
+def test_a_page_asks_nothing_of_anybody(finished: Store):
+    page = _page(finished)
     assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", page)
     assert "default-src 'none'" in page
     assert page.count("data:image/jpeg;base64,anBlZw==") == 1
@@ -132,13 +139,12 @@ class _RecordOfLaterDays(RunRecord):
 
 
 @pytest.mark.parametrize(("alarms", "said"), [("agreement,student_drift", "Alarms rang"), ("", ""), (None, "")])
-def test_an_alarm_stands_above_everything_else(store: Store, alarms: str | None, said: str):
-    reported_run(store)
-    facts = gather_report(store.root, None, uncertain_videos=0)
+def test_an_alarm_stands_above_everything_else(finished: Store, alarms: str | None, said: str):
+    facts = gather_report(finished.root, None, uncertain_videos=0)
     assert facts.record is not None
     known = {field.name: getattr(facts.record, field.name) for field in fields(facts.record)}
     record = _RecordOfLaterDays(**known | {"alarms": alarms, "audit_seconds": 2.0})
-    page = render_report(replace(facts, record=record), (), out=store.root, made_at=NOON, version="0")
+    page = render_report(replace(facts, record=record), (), out=finished.root, made_at=NOON, version="0")
     assert ("Alarms rang" in page) == bool(said)
     if said:
         assert page.index("student drift") < page.index('class="kpis"')
@@ -175,22 +181,20 @@ def test_a_run_without_a_video_is_reported_as_that(store: Store):
     assert "The run had no video to label." in render_report(empty, (), out=store.root, made_at=NOON, version="0")
 
 
-def test_the_command_prints_the_receipt_and_replaces_an_older_page(store: Store, tmp_path: Path):
-    reported_run(store)
+def test_the_command_prints_the_receipt_and_replaces_an_older_page(finished: Store, tmp_path: Path):
     page = tmp_path / "report.html"
     page.write_text("last night's")
-    result = _run("report", store.root, "r1", "--html", page, "--pictures", 2)
+    result = _run("report", finished.root, "r1", "--html", page, "--pictures", 2)
     assert result.exit_code == 0, result.output
     assert "saved FLOPs" in result.stdout
     assert str(page) in result.stderr
     assert page.read_text().startswith("<!DOCTYPE html>")
     assert page.stat().st_mode & 0o444 == 0o444 & ~_umask()
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out", "report.html"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["report.html"]
 
 
-def test_a_video_that_is_gone_costs_its_picture_and_nothing_else(store: Store):
-    reported_run(store)
-    rows = gather_report(store.root, None, uncertain_videos=2).rows
+def test_a_video_that_is_gone_costs_its_picture_and_nothing_else(finished: Store):
+    rows = gather_report(finished.root, None, uncertain_videos=2).rows
     assert rows is not None
     assert make_thumbnails(rows.uncertain) == (NoThumbnail(reason="does not exist"),) * 2
 
@@ -214,13 +218,16 @@ def test_a_picture_is_the_clip_that_counts_most(store: Store, tmp_path: Path):
         assert image.size == (picture.width, picture.height) == (266, 200)
 
 
-def test_a_page_of_endless_names_is_still_one_to_be_mailed(store: Store):
-    reported_run(store)
-    facts = gather_report(store.root, None, uncertain_videos=0)
+def test_a_page_of_endless_names_is_still_one_to_be_mailed(finished: Store):
+    facts = gather_report(finished.root, None, uncertain_videos=0)
     assert facts.rows is not None
     endless = replace(facts.rows.labels[0], label="<b>" * 100_000)
     page = render_report(
-        replace(facts, rows=replace(facts.rows, labels=(endless,) * 30)), (), out=store.root, made_at=NOON, version="0"
+        replace(facts, rows=replace(facts.rows, labels=(endless,) * 30)),
+        (),
+        out=finished.root,
+        made_at=NOON,
+        version="0",
     )
     assert len(page) < 300_000
 
@@ -235,10 +242,9 @@ def test_a_page_of_endless_names_is_still_one_to_be_mailed(store: Store):
         (("{out}", "--html", "/dev/null"), "is no regular file"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(store: Store, tmp_path: Path, arguments: tuple[str, ...], said: str):
-    reported_run(store)
+def test_what_cannot_be_done_is_one_line(finished: Store, tmp_path: Path, arguments: tuple[str, ...], said: str):
     (tmp_path / "empty").mkdir()
-    places = {"out": store.root, "empty": str(tmp_path / "empty")}
+    places = {"out": finished.root, "empty": str(tmp_path / "empty")}
     result = _run("report", *(argument.format(**places) for argument in arguments))
     assert result.exit_code in (1, 2)
     assert said in result.stderr
