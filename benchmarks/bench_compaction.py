@@ -160,7 +160,7 @@ def label_night(store: Store, number: int, at: datetime) -> None:
         for video in videos
     ]
     commit_shard(store, outcomes, context, at)
-    publish_and_record(store.root, run_id, config_json="{}", code_version="0", prices=None)
+    publish_and_record(store.root, run_id, config_json="{}", code_version="0")
 
 
 if __name__ == "__main__":

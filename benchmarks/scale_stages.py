@@ -76,7 +76,7 @@ def publish(out: str, manifest: str) -> Figures:
     """Merge all shards into the table, add up their receipts and finish the run."""
     run_id = list_runs(open_store(out))[-1].header.run_id
     with metered() as figures:
-        record = publish_and_record(out, run_id, config_json="{}", code_version="bench", prices=None)
+        record = publish_and_record(out, run_id, config_json="{}", code_version="bench")
     return figures | {"published": record.videos_labeled}
 
 
@@ -256,9 +256,7 @@ def finish_invented(store: Store, header: RunHeader, shards: tuple[Shard, ...], 
     ended_at = header.created_at + timedelta(hours=1)
     finish_run(
         store,
-        summarise(
-            header, totals, ended_at=ended_at, config_json="{}", code_version="bench", prices=None, retry_cost=0.0
-        ),
+        summarise(header, totals, ended_at=ended_at, config_json="{}", code_version="bench", retry_cost=0.0),
         published,
     )
 

@@ -19,6 +19,7 @@ from typing_extensions import Annotated
 
 from cdmodel.aggregation import Aggregation
 from cdmodel.calibration import Calibration
+from cdmodel.drift import ConfidenceReference
 from cdmodel.errors import BundleError
 from cdmodel.labels import LabelKind
 from cdmodel.policies import EscalationPolicy
@@ -79,6 +80,8 @@ class BundleManifest:
     """Smallest values of ``video_rank`` that escalate 0 %, 5 % ... 100 % of the clips of ``cal``: budgets are read off it."""
     risk: RiskCurve | None = None
     """Harm of each threshold on the role ``risk``; None where there was no such role, so that nothing is certified."""
+    reference: ConfidenceReference | None = None
+    """The models' confidence on the videos of ``cal``, against which drift is measured; None: it is not."""
     provenance: dict[str, JsonValue]
     """Where it came from: data, seeds, versions, origin of the confidence targets."""
     metrics: dict[str, JsonValue]
@@ -126,7 +129,9 @@ def write_manifest(folder: Path, manifest: BundleManifest) -> None:
 
 def model_version(manifest: BundleManifest) -> str:
     """Return the bundle's name in every table: ``m-`` and 12 hex digits of its content's hash."""
-    return "m-" + hashlib.sha256(_MANIFEST.dump_json(manifest)).hexdigest()[:12]
+    # A field that came later is left out where it holds nothing, so that older bundles keep their names.
+    later = {"reference"} if manifest.reference is None else None
+    return "m-" + hashlib.sha256(_MANIFEST.dump_json(manifest, exclude=later)).hexdigest()[:12]
 
 
 def training_seed(manifest: BundleManifest) -> int:

@@ -7,18 +7,21 @@ This is the product's main path. It knows nothing of files, tables or workers. D
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Protocol
 
 import numpy as np
 
 from cdmodel.aggregation import Aggregation, Judge, VideoScore, merge_answers
+from cdmodel.budget import Purse
 from cdmodel.bundle import BundleManifest
 from cdmodel.calibration import calibrate_student, calibrate_teacher
 from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.clips import ClipBatch, ClipSource
 from cdmodel.cost import ComputeCost
+from cdmodel.decode_survey import DecodeSummary
 from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.errors import DecodeError
 from cdmodel.escalation import counted_clips, needs_student, next_clips
@@ -38,6 +41,8 @@ class ScoredClips:
     spans: tuple[ClipSpan | None, ...]
     """Where each clip lies (N); None for clips nobody looked at."""
     state: VideoState
+    teacher_logits: Mapping[int, FloatArray]
+    """What the teacher said, uncalibrated [K], by the index of the clip it was asked about."""
     cost: ComputeCost
     """Of the models alone: FLOPs and seconds."""
 
@@ -54,12 +59,25 @@ def label_video(
     Raises:
         VideoError: the video cannot be labeled; ``reader.summary()`` then tells what was spent.
     """
+    scored, _ = score_in_passes(video, reader, models, settings, passes)
+    return decide(video, scored, reader, models, settings)
+
+
+def score_in_passes(
+    video: VideoRef,
+    reader: ClipSource,
+    models: CascadeModels,
+    settings: CascadeSettings,
+    passes: PassChooser | None,
+) -> tuple[ScoredClips, KeptClips | None]:
+    """Score a video in as many passes over it as promise to cost least; also return the clips that one pass has kept."""
     judge = judge_of(models, settings.aggregation)
     one_pass = passes is not None and passes.prefers_one_pass and not models.student.geometry.keyframes_only
-    scored = score_video(video.video_id, reader, models, settings.policy, judge, KeptClips() if one_pass else None)
+    kept = KeptClips() if one_pass else None
+    scored = score_video(video.video_id, reader, models, settings.policy, judge, kept)
     if passes is not None:
         passes.learn(scored.state.clips, int(scored.state.asked_N.sum()))
-    return decide(video, scored, reader, models, settings)
+    return scored, kept
 
 
 def judge_of(models: CascadeModels, aggregation: Aggregation) -> Judge:
@@ -102,8 +120,15 @@ def score_video(
         return _consult_teacher(again, state, policy, judge, teacher.cost)
 
 
+class ReadVideo(Protocol):
+    """What was read of a video."""
+
+    def summary(self) -> DecodeSummary:
+        """Return what is known of it, and what reading took."""
+
+
 def decide(
-    video: VideoRef, scored: ScoredClips, reader: ClipSource, models: CascadeModels, settings: CascadeSettings
+    video: VideoRef, scored: ScoredClips, reader: ReadVideo, models: CascadeModels, settings: CascadeSettings
 ) -> VideoPrediction:
     """Aggregate the scores of one video into its prediction."""
     state, judge = scored.state, judge_of(models, settings.aggregation)
@@ -133,7 +158,7 @@ def decide(
     )
 
 
-def decode_cost(reader: ClipSource) -> ComputeCost:
+def decode_cost(reader: ReadVideo) -> ComputeCost:
     """Return what decoding has cost so far, also when it ended in an error."""
     summary = reader.summary()
     return ComputeCost(
@@ -183,9 +208,16 @@ def _student_batches(reader: ClipSource, models: CascadeModels, kept: KeptClips 
 
 
 def ask_teacher(
-    reader: ClipSource, models: CascadeModels, wanted: Collection[int] | None, kept: KeptClips | None = None
+    reader: ClipSource,
+    models: CascadeModels,
+    wanted: Collection[int] | None,
+    kept: KeptClips | None = None,
+    purse: Purse | None = None,
 ) -> tuple[FloatArray, list[ClipBatch], ComputeCost]:
-    """Return the teacher's logits for the wanted clips (None: all), their batches without pixels, and the cost."""
+    """Return the teacher's logits for the wanted clips (None: all), their batches without pixels, and the cost.
+
+    With a ``purse``, which needs ``wanted``, it stops before the batch that would not fit any more.
+    """
     meter = _DeviceMeter(models.teacher.device.type == "cuda")
     seen: list[ClipBatch] = []
     parts: list[FloatArray] = []
@@ -194,13 +226,22 @@ def ask_teacher(
         with meter:
             parts.append(models.teacher.score(batch.pixels_NTCHW))
         seen.append(_without_pixels(batch))
-    clips = sum(len(batch.spans) for batch in seen)
-    cost = ComputeCost(
+        if purse is not None and wanted is not None:
+            clips = sum(len(batch.spans) for batch in seen)
+            decoding = ComputeCost(decode_cpu_seconds=reader.summary().cpu_seconds)
+            purse.note(_teacher_cost(models, meter, clips) + decoding, clips)
+            if clips < len(wanted) and not purse.can_afford(len(wanted) - clips):
+                break
+    cost = _teacher_cost(models, meter, sum(len(batch.spans) for batch in seen))
+    return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32), seen, cost
+
+
+def _teacher_cost(models: CascadeModels, meter: _DeviceMeter, clips: int) -> ComputeCost:
+    return ComputeCost(
         teacher_flops=models.teacher.flops_per_clip * clips,
         teacher_seconds=meter.seconds,
         gpu_seconds=meter.gpu_seconds,
     )
-    return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32), seen, cost
 
 
 def _score_densely(video_id: str, reader: ClipSource, models: CascadeModels) -> ScoredClips:
@@ -211,7 +252,7 @@ def _score_densely(video_id: str, reader: ClipSource, models: CascadeModels) -> 
     manifest = models.manifest
     teacher = calibrate_teacher(answers, asked_N, None, manifest.calibration, manifest.label_kind)
     state = VideoState(video_id=video_id, clips=len(spans), student=None, asked_N=asked_N, teacher=teacher)
-    return ScoredClips(spans=spans, state=state, cost=cost)
+    return ScoredClips(spans=spans, state=state, teacher_logits=dict(enumerate(answers)), cost=cost)
 
 
 def _run_student(
@@ -226,7 +267,9 @@ def _consult_teacher(
 ) -> ScoredClips:
     while (wanted_N := next_clips(policy, state, judge)).any():
         state = teacher.ask(wanted_N, state)
-    return ScoredClips(spans=tuple(teacher.spans), state=state, cost=spent + teacher.cost)
+    return ScoredClips(
+        spans=tuple(teacher.spans), state=state, teacher_logits=teacher.logits, cost=spent + teacher.cost
+    )
 
 
 class _OtherClips(DecodeError):
@@ -246,7 +289,7 @@ class _TeacherAnswers:
         self._reader = reader
         self._kept = kept
         self._models = models
-        self._logits: dict[int, FloatArray] = {}
+        self.logits: dict[int, FloatArray] = {}
         self.spans = spans
         self.cost = ComputeCost()
 
@@ -258,10 +301,10 @@ class _TeacherAnswers:
         if [clip_index for clip_index, _ in answered] != np.flatnonzero(wanted_N).tolist():
             raise _OtherClips(state.video_id, "two passes over the video gave different clips")
         for logits_K, (clip_index, span) in zip(answers, answered, strict=True):
-            self._logits[clip_index] = logits_K
+            self.logits[clip_index] = logits_K
             self.spans[clip_index] = span
         asked_N = state.asked_N | wanted_N
-        logits_MK = np.stack([self._logits[clip_index] for clip_index in np.flatnonzero(asked_N).tolist()])
+        logits_MK = np.stack([self.logits[clip_index] for clip_index in np.flatnonzero(asked_N).tolist()])
         manifest = self._models.manifest
         teacher = calibrate_teacher(logits_MK, asked_N, state.student, manifest.calibration, manifest.label_kind)
         return state.after(asked_N, teacher)

@@ -13,6 +13,7 @@ from cdmodel.aggregation import Aggregation, Judge, MeanProbability
 from cdmodel.calibration import Calibration
 from cdmodel.calibration_fit import fit_calibration
 from cdmodel.defaults_fit import fit_defaults, values_at_shares
+from cdmodel.drift import EDGES, ConfidenceReference, count_confidences
 from cdmodel.labels import LabelKind
 from cdmodel.policies import VideoRank
 from cdmodel.replay import CachedVideo, ClipFlops, ScoredVideo, calibrate, dense_teacher, harm, replay
@@ -35,6 +36,8 @@ class Decisions:
     """The smallest value of a clip that escalates each of ``REFERENCE_SHARES`` of the clips of ``cal``."""
     risk: RiskCurve | None
     """None where there is no video in the role ``risk``."""
+    reference: ConfidenceReference
+    """What both models' confidence looks like on ``cal``."""
 
     def judge(self, kind: LabelKind) -> Judge:
         """Return how clips become a video's answer."""
@@ -61,6 +64,7 @@ def fit_decisions(
         aggregation=defaults.aggregation,
         value_at_share=values_at_shares(scored, judge, REFERENCE_SHARES),
         risk=None,
+        reference=measure_confidence(scored),
     )
     if not risk:
         return decisions
@@ -68,6 +72,15 @@ def fit_decisions(
     ladder = (-1.0, *values_at_shares(scored, judge, RISK_SHARES))
     unseen = [calibrate(video, calibration, kind) for video in risk]
     return replace(decisions, risk=measure_risk(unseen, ladder, judge, flops))
+
+
+def measure_confidence(videos: Sequence[ScoredVideo]) -> ConfidenceReference:
+    """Count the calibrated confidence of both models on every clip: what a run is later compared with."""
+    return ConfidenceReference(
+        edges=EDGES,
+        student=count_confidences(video.student.probabilities_NK.max(axis=1).tolist() for video in videos),
+        teacher=count_confidences(video.teacher.probabilities_NK.max(axis=1).tolist() for video in videos),
+    )
 
 
 def measure_risk(videos: Sequence[ScoredVideo], ladder: Sequence[float], judge: Judge, flops: ClipFlops) -> RiskCurve:

@@ -97,6 +97,19 @@ def clip_score(policy: EscalationPolicy, student: StudentScores, judge: Judge) -
     return None if rule is None else rule[0]
 
 
+def asking_value(policy: EscalationPolicy, student: StudentScores, judge: Judge) -> Float64Array:
+    """Return what asking the teacher is worth for each clip [N], above 0 where the policy wants to: clips of all videos compare.
+
+    By how much the policy's score exceeds what it must; for policies that are no threshold on a score, the gain times
+    P(the video's answer is wrong), moved above 0.
+    """
+    rule = _threshold_rule(policy, student, judge)
+    if rule is not None:
+        score_N, threshold = rule
+        return np.asarray(score_N - threshold)
+    return np.asarray(1.0 + _gain(student) * doubt_of(judge.view_before(student), judge)[..., None])
+
+
 def _threshold_rule(  # noqa: PLR0911 - one case a policy
     policy: EscalationPolicy, student: StudentScores, judge: Judge
 ) -> tuple[Float64Array, float] | None:

@@ -6,10 +6,12 @@ scipy is imported here, so nothing on the way to a label may import this module.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
 from scipy.stats import binomtest
 
 _DRAWS_AT_ONCE = 128
@@ -57,6 +59,18 @@ def wilson(successes: int, trials: int, *, level: float = 0.95) -> Interval:
         raise ValueError("a share of no trials has no interval")
     interval = binomtest(successes, trials).proportion_ci(confidence_level=level, method="wilson")
     return Interval(low=float(interval.low), estimate=successes / trials, high=float(interval.high))
+
+
+def score_interval(share: float, trials: float, *, level: float = 0.95) -> Interval:
+    """Return the score interval of a share of trials that need not be a whole number, such as an effective sample size.
+
+    Of whole numbers it is ``wilson``'s. Source: Wilson 1927.
+    """
+    z = float(ndtri((1 + level) / 2))
+    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    # At shares of 0 and 1 the near end is the share itself, but for rounding.
+    return Interval(low=min(max(centre - half, 0.0), share), estimate=share, high=max(min(centre + half, 1.0), share))
 
 
 def mcnemar_p(helpful: int, harmful: int) -> float:

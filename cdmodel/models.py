@@ -147,6 +147,11 @@ def pick_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def name_local_device() -> str:
+    """Return where models would run in this process, as tables show it."""
+    return name_device(torch.device(pick_device()))
+
+
 def count_gpus() -> int:
     """Return how many GPUs this process can see."""
     return torch.cuda.device_count()

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from cdmodel.cost import ComputeCost
+from cdmodel.drift import ConfidenceCounts
 from cdmodel.errors import ErrorKind, VideoError
 
 ScoredBy = Literal["student", "teacher"]
@@ -29,6 +30,8 @@ class VideoRef:
     video_version: str
     """Etag, or size and modification time: another version is another video to the ledger."""
     size_bytes: int | None
+    group: str | None = None
+    """Source recording, where the corpus says; no part of the video's identity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +132,16 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VideoAudit:
+    """What the teacher says of a whole video that was drawn to check on the cascade."""
+
+    teacher_label_id: int | None
+    """As a run of the policy ``dense_teacher`` would label it; None where the other clips could not be read."""
+    confidences: tuple[float, ...]
+    """Its calibrated largest class probability on every clip; empty where there is no answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VideoPrediction:
     """A labeled video. ``damage`` makes the row partial."""
 
@@ -152,7 +165,11 @@ class VideoPrediction:
     """How it was read, see ``decode_survey.DecodeMode``; None where that is not known."""
     decode_fallback: str | None = None
     """Why a better mode was left, or not tried; None where none was."""
+    clips_unfunded: int | None = None
+    """Clips that the policy would have asked the teacher about and the run's budget had no room for; None without one."""
     labeled_at: datetime
+    audit: VideoAudit | None = None
+    """None where the video was not drawn."""
 
     @property
     def clips_student(self) -> int:
@@ -229,8 +246,17 @@ class ShardReceipt:
     clips_planned: int
     clips_student: int
     clips_teacher: int
+    clips_unfunded: int = 0
+    videos_unfunded: int = 0
+    """Videos with such clips."""
     cost: ComputeCost
     committed_at: datetime
+    student_confidence: ConfidenceCounts = ConfidenceCounts()  # noqa: RUF009 - frozen
+    """The student's, on every clip it scored."""
+    teacher_confidence: ConfidenceCounts = ConfidenceCounts()  # noqa: RUF009 - frozen
+    """The teacher's, on every clip of audited videos: elsewhere it sees chosen clips alone."""
+    cost_usd: float | None = None
+    """By the price table the shard was labeled with; None without one."""
 
     @property
     def videos(self) -> int:

@@ -16,10 +16,22 @@ from pathlib import Path
 from types import ModuleType, UnionType
 from typing import get_args
 
-from cdmodel import aggregation, cost, decode_limits, failure_policy, policies, sampling, teacher_source, train_settings
+from cdmodel import (
+    aggregation,
+    alarms,
+    audit_draw,
+    budget,
+    cost,
+    decode_limits,
+    failure_policy,
+    policies,
+    sampling,
+    teacher_source,
+    train_settings,
+)
 from cdmodel.aggregation import Aggregation
 from cdmodel.policies import PolicyChoice
-from flows import config, dispatch
+from flows import config, dispatch, nightly_config
 from flows.config import LabelRunConfig
 from storage import corpus
 from storage.prediction_schema import describe_columns
@@ -31,7 +43,12 @@ DOCS = Path(__file__).parent
 
 def _choices(table: str, module: ModuleType, union: UnionType) -> list[tuple[str, ModuleType, str]]:
     """Return one group for each kind that a table of settings can be of."""
-    return [(f'[{table}] kind = "{choice.kind}"', module, choice.__name__) for choice in get_args(union)]
+    return [(f'[{table}] kind = "{_kind(choice)}"', module, choice.__name__) for choice in get_args(union)]
+
+
+def _kind(choice: type) -> str:
+    # Not the class's attribute: with slots that is a descriptor.
+    return next(str(field.default) for field in fields(choice) if field.name == "kind")
 
 
 GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
@@ -45,7 +62,11 @@ GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
     ("[failures]", failure_policy, "FailurePolicy"),
     ("[retry]", run_request, "RetrySettings"),
     ("[cluster]", dispatch, "ClusterSettings"),
+    ("[budget]", budget, "BudgetSettings"),
+    ("[audit]", audit_draw, "AuditSettings"),
+    ("[alarms]", alarms, "AlarmSettings"),
     ("[prices]", cost, "PriceTable"),
+    ("`cdlabel serve`: [schedule]", nightly_config, "ScheduleSettings"),
     ("`cdlabel train`: top level", train_settings, "TrainSettings"),
     ("`cdlabel train`: [teacher]", teacher_source, "TeacherSettings"),
     ("`cdlabel train`: [student]", train_settings, "StudentSettings"),

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-from cdmodel.descent import TrainingProgress
-from tasks.evaluation_settings import EvaluationProgress
+if TYPE_CHECKING:  # the bars themselves need no torch
+    from cdmodel.descent import TrainingProgress
+    from tasks.evaluation_settings import EvaluationProgress
 
 
 @contextmanager
 def count_bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
     """Show one bar; the function it yields takes how many are done."""
-    with _bars(unit) as bars:
-        row = bars.add_task(title, total=total, note="")
-        yield lambda done: bars.update(row, completed=done)
+    with counted_bar(title, unit) as show:
+        yield lambda done: show(done, total)
 
 
 @contextmanager
@@ -29,10 +38,20 @@ def counted_bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
         def show(done: int, total: int) -> None:
             if not rows:
-                rows.append(bars.add_task(title, total=total, note=""))
+                rows.append(_add_bar(bars, title, total))
             bars.update(rows[0], completed=done, total=total)
 
         yield show
+
+
+@contextmanager
+def busy_bar(title: str) -> Iterator[None]:
+    """Show, on a terminal, that work which cannot say how far it is goes on, and for how long it has."""
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("[bold]{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        bar.add_task(title, total=None)
+        yield
 
 
 @contextmanager
@@ -43,7 +62,7 @@ def training_bars() -> Iterator[Callable[[TrainingProgress], None]]:
 
         def show(progress: TrainingProgress) -> None:
             if progress.stage not in rows:
-                rows[progress.stage] = bars.add_task(progress.stage, total=progress.steps, note="")
+                rows[progress.stage] = _add_bar(bars, progress.stage, progress.steps)
             note = ""
             if progress.loss is not None and progress.accuracy is not None:
                 note = f"loss {progress.loss:.3f}, accuracy {progress.accuracy:.1%}"
@@ -62,30 +81,16 @@ def evaluation_bars() -> Iterator[Callable[[EvaluationProgress], None]]:
 
         def show(progress: EvaluationProgress) -> None:
             if progress.stage not in rows:
-                rows[progress.stage] = bars.add_task(progress.stage, total=progress.total, note="")
+                rows[progress.stage] = _add_bar(bars, progress.stage, progress.total)
             bars.update(rows[progress.stage], completed=progress.done)
 
         yield show
 
 
-class _BarsOnceNeeded(Progress):
-    """Prints nothing at all, not even an empty line, where a command is refused before there is a bar."""
-
-    def start(self) -> None:
-        if self.tasks:
-            super().start()
-
-    def stop(self) -> None:
-        if self.tasks:
-            super().stop()
-
-    def update(self, *arguments: Any, **changes: Any) -> None:
-        self.start()
-        super().update(*arguments, **changes)
-
-
-def _bars(unit: str) -> Progress:
-    return _BarsOnceNeeded(
+@contextmanager
+def _bars(unit: str) -> Iterator[Progress]:
+    """Yield a place for bars, which prints nothing, not even an empty line, until there is the first one."""
+    bars = Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -93,3 +98,14 @@ def _bars(unit: str) -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
+    try:
+        yield bars
+    finally:
+        if bars.tasks:
+            bars.stop()
+
+
+def _add_bar(bars: Progress, title: str, total: int) -> TaskID:
+    row = bars.add_task(title, total=total, note="")
+    bars.start()
+    return row

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from cdmodel.aggregation import Aggregation
+from cdmodel.alarms import AlarmSettings
+from cdmodel.audit_draw import AuditSettings
+from cdmodel.budget import BudgetSettings
 from cdmodel.cost import PriceTable
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.errors import ConfigError
@@ -79,7 +82,16 @@ class LabelRunConfig(BaseModel):
     decode: DecodeLimits = DecodeLimits()
     sharding: ShardingSettings = ShardingSettings()
     cluster: ClusterSettings = ClusterSettings()
+    budget: BudgetSettings | None = Field(default=None, description="What the teacher may cost; no limit without it.")
+    audit: AuditSettings = AuditSettings()
+    alarms: AlarmSettings = AlarmSettings()
     prices: PriceTable | None = Field(default=None, description="Fills cost_usd; null without it.")
+
+    @model_validator(mode="after")
+    def _dollars_need_prices(self) -> LabelRunConfig:
+        if self.budget is not None and self.budget.usd is not None and self.prices is None:
+            raise ValueError("budget.usd needs a price table: set prices")
+        return self
 
     @field_validator("source", "out")
     @classmethod
@@ -123,7 +135,7 @@ def load_settings(
     settings = read_toml(file)
     _assign(settings, assignments)
     settings |= {key: value for key, value in (arguments or {}).items() if value is not None}
-    return _validate(kind, settings)
+    return validate_settings(kind, settings)
 
 
 def load_dataset_settings(
@@ -139,7 +151,7 @@ def load_dataset_settings(
     settings = read_toml(file)
     _assign(settings, assignments)
     corpus = {"corpus": settings.pop("corpus")} if "corpus" in settings else {}
-    return _validate(kind, settings), _validate(_CorpusTable, corpus).corpus
+    return validate_settings(kind, settings), validate_settings(_CorpusTable, corpus).corpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +161,12 @@ class _CorpusTable:
     corpus: CorpusRules = CorpusRules()  # noqa: RUF009 - frozen
 
 
-def _validate(kind: type[Settings], settings: Mapping[str, Any]) -> Settings:
+def validate_settings(kind: type[Settings], settings: Mapping[str, Any]) -> Settings:
+    """Turn what was read into settings of that kind.
+
+    Raises:
+        ConfigError: naming the setting and what is wrong with it.
+    """
     try:
         return TypeAdapter(kind).validate_python(settings)
     except ValidationError as error:
@@ -210,6 +227,7 @@ def to_request(config: LabelRunConfig) -> RunRequest:
         decode_device=config.decode.device,
         failures=config.failures,
         retry=config.retry,
+        budget=config.budget,
     )
 
 

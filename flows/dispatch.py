@@ -35,6 +35,8 @@ Result = TypeVar("Result")
 CONNECT_SECONDS = 10
 CHECK_SECONDS = 1.0
 """How often the cluster is looked at while shards are out."""
+STARTS = 3
+"""Times that a local cluster is started, should a worker die meanwhile."""
 ANSWER_SECONDS = 30.0
 """How long the scheduler may take to say which workers it has."""
 SCHEDULER_SETTINGS = {
@@ -89,6 +91,8 @@ class Cluster:
     client: Client
     model_threads: int | None
     address: str
+    dashboard: str | None
+    """Address of its page."""
     shards_in_flight_per_worker: int
     worker_wait_seconds: float
     resources: dict[str, int]
@@ -135,6 +139,7 @@ def open_cluster(settings: ClusterSettings, gpus: int) -> Iterator[Cluster]:
             client=client,
             model_threads=settings.model_threads or threads,
             address=address,
+            dashboard=client.dashboard_link,
             shards_in_flight_per_worker=settings.shards_in_flight_per_worker,
             worker_wait_seconds=settings.worker_wait_seconds,
             resources={"GPU": 1} if settings.gpu_resource or (settings.scheduler is None and gpus) else {},
@@ -175,6 +180,19 @@ def run_on_workers(
         finally:
             if cluster.client.status == "running":
                 cluster.client.cancel(list(in_flight))
+
+
+def count_workers(cluster: Cluster) -> int:
+    """Ask the scheduler how many workers there are now.
+
+    Raises:
+        RunError: it does not answer.
+    """
+    client: Any = cluster.client
+    try:
+        return len(client.sync(client.scheduler.ncores, callback_timeout=ANSWER_SECONDS))
+    except TimeoutError as error:
+        raise _silent(cluster) from error
 
 
 def _finished(client: Client, futures: list[Any]) -> list[Any]:
@@ -242,17 +260,10 @@ class _ClusterWatch:
         """
         now = time.monotonic()
         if now - self._seen >= CHECK_SECONDS:
-            self._workers = self._count_workers()
+            self._workers = count_workers(self._cluster)
             self._seen = now
             self._give_up_without_workers(now)
         return self._workers * self._cluster.shards_in_flight_per_worker
-
-    def _count_workers(self) -> int:
-        client: Any = self._cluster.client
-        try:
-            return len(client.sync(client.scheduler.ncores, callback_timeout=ANSWER_SECONDS))
-        except TimeoutError as error:
-            raise _silent(self._cluster) from error
 
     def _give_up_without_workers(self, now: float) -> None:
         if self._workers:
@@ -285,13 +296,16 @@ def _local_cluster(workers: int, gpus: int) -> Any:
     resource_tracker.ensure_running()
     starter = ThreadPoolExecutor(1, initializer=_block_terminal_signals)
     try:
-        return starter.submit(_start_local_cluster, workers, gpus).result()
-    except (RuntimeError, OSError, TimeoutError) as error:
-        # A worker that dies later is replaced; one that dies while it starts is what Dask gives up for.
-        raise RunError(
-            "the local cluster",
-            f"its workers did not start ({error}); what is committed is kept, run the same command again",
-        ) from error
+        for start in range(STARTS):
+            try:
+                return starter.submit(_start_local_cluster, workers, gpus).result()
+            except (RuntimeError, OSError, TimeoutError) as error:
+                # A worker that dies later is replaced; one that dies while it starts is what Dask gives up for.
+                if start == STARTS - 1:
+                    raise RunError(
+                        "the local cluster",
+                        f"its workers did not start ({error}); what is committed is kept, run the same command again",
+                    ) from error
     finally:
         starter.shutdown(wait=False)
 

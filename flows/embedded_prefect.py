@@ -1,15 +1,23 @@
 """Defaults for running Prefect inside the command, without a server of its own.
 
 ``use_embedded_prefect`` must run before Prefect is imported. What the user has set already stays; with
-``PREFECT_API_URL`` set, flows report to that server instead.
+``PREFECT_API_URL`` set, flows report to that server instead. ``scheduling_server`` is what ``cdlabel serve`` runs on.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
+
+from cdmodel.errors import RunError
 
 if TYPE_CHECKING:
     from prefect.server.api.server import SubprocessASGIServer
@@ -26,6 +34,11 @@ DEFAULTS = {
 }
 SERVER_ENVIRONMENT = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 """As Prefect 3.8 sets it for the server that it starts itself."""
+APPLICATION = ("--factory", "prefect.server.api.server:create_app")
+HOST, PORT = "127.0.0.1", 4200
+START_SECONDS = 120.0
+END_SECONDS = 5.0
+ANSWER_SECONDS = 10.0
 QUIET_CONSOLE = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
 
 
@@ -66,21 +79,95 @@ def tie_embedded_server_to_us() -> None:
 def _start_tied(server: SubprocessASGIServer) -> subprocess.Popen[Any]:
     from prefect.settings.context import get_current_settings
 
-    application = ["--factory", "prefect.server.api.server:create_app"]
-    place = ["--host", "127.0.0.1", "--port", str(server.port)]
+    settings = get_current_settings().to_environment_variables(exclude_unset=True)
+    return _start_server(server.port, {**SERVER_ENVIRONMENT, **settings})
+
+
+@contextmanager
+def scheduling_server() -> Iterator[str]:
+    """Yield the URL of a Prefect API that starts scheduled runs: the one that is set, or that of a server of our own.
+
+    Prefect's embedded server schedules nothing and shows no page; ours does both, and ends with the context and with this
+    process. Listens on loopback, at PREFECT_SERVER_API_PORT, else 4200 if that is free, else any port.
+
+    Raises:
+        RunError: our server did not start, or nobody answers at the URL that is set.
+    """
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    url = PREFECT_API_URL.value()
+    if url:
+        _wait_until_it_answers(url, None)
+        yield url
+        return
+    port = int(os.environ.get("PREFECT_SERVER_API_PORT") or _free_port())
+    url = f"http://{HOST}:{port}/api"
+    place = {"PREFECT_SERVER_API_HOST": HOST, "PREFECT_SERVER_API_PORT": str(port), "PREFECT_UI_API_URL": url}
+    server = _start_server(port, {**place, "PREFECT__SERVER_FINAL": "1"})
+    try:
+        _wait_until_it_answers(url, server)
+        # For the processes of flow runs, and for this one.
+        os.environ["PREFECT_API_URL"] = url
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield url
+    finally:
+        os.environ.pop("PREFECT_API_URL", None)
+        _end_server(server)
+
+
+def _start_server(port: int | None, environment: dict[str, str]) -> subprocess.Popen[Any]:
+    place = ["--host", HOST, "--port", str(port)]
     return subprocess.Popen(
         [
             sys.executable,
             "-c",
             SERVER,
             str(os.getpid()),
-            *application,
+            *APPLICATION,
             *place,
             "--log-level",
             "error",
             "--lifespan",
             "on",
         ],
-        env={**os.environ, **SERVER_ENVIRONMENT, **get_current_settings().to_environment_variables(exclude_unset=True)},
+        env={**os.environ, **environment},
         start_new_session=True,
     )
+
+
+def _end_server(server: subprocess.Popen[Any]) -> None:
+    server.terminate()
+    try:
+        server.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+def _free_port() -> int:
+    for port in (PORT, 0):
+        with closing(socket.socket()) as candidate:
+            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                candidate.bind((HOST, port))
+            except OSError:
+                continue
+            return int(candidate.getsockname()[1])
+    raise RunError("the Prefect server", "there is no free port on this machine")
+
+
+def _wait_until_it_answers(url: str, server: subprocess.Popen[Any] | None) -> None:
+    """Return once the API answers; one that is not ours has to answer within a few seconds."""
+    deadline = time.monotonic() + (ANSWER_SECONDS if server is None else START_SECONDS)
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=ANSWER_SECONDS):
+                return
+        except urllib.error.HTTPError:
+            return  # it answers, and wants to know who asks
+        except (OSError, ValueError) as error:
+            if server is not None and server.poll() is not None:
+                raise RunError("the Prefect server", f"ended while it started, with {server.returncode}") from error
+            if time.monotonic() > deadline:
+                raise RunError(url, f"no Prefect server answers there ({error}); check PREFECT_API_URL") from error
+        time.sleep(0.2)

@@ -17,7 +17,7 @@ import psutil
 
 INTERRUPTED = "interrupted; what is committed is kept, the same command goes on"
 UNWINDING_SECONDS = 10.0
-"""How long the first signal may take to end the command."""
+"""How long the first signal may take to end the command, unless it needs longer."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -29,6 +29,7 @@ class _State:
     signal_number: int | None = None
     hides_stderr = False
     catching = False
+    unwinding_seconds = UNWINDING_SECONDS
 
 
 def catch_signals(*, debug: bool = False) -> None:
@@ -45,6 +46,11 @@ def keep_catching_signals() -> None:
             # nohup, and a shell that starts a job in the background, have signals ignored on purpose.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _on_signal)
+
+
+def unwind_within(seconds: float) -> None:
+    """Allow that much time between the first signal and the end, to a command that waits for others to end."""
+    _State.unwinding_seconds = seconds
 
 
 def was_interrupted() -> bool:
@@ -78,7 +84,7 @@ def _on_signal(number: int, _: FrameType | None) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 2)
         os.close(null)
-    timer = threading.Timer(UNWINDING_SECONDS, end_now)
+    timer = threading.Timer(_State.unwinding_seconds, end_now)
     timer.daemon = True
     timer.start()
     raise Interrupted

@@ -6,34 +6,42 @@ this is where they get retries and names. Restarts do not depend on Prefect: wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
+import time
+from dataclasses import replace
 from importlib.metadata import version
-from itertools import chain
 from uuid import uuid4
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from cdmodel.budget import BudgetSettings
 from cdmodel.errors import RunError
 from cdmodel.models import count_gpus
-from cdmodel.types import Shard
+from cdmodel.student_pass import PassReceipt
+from cdmodel.types import Shard, ShardReceipt
+from flows.alarm_events import emit_alarms
+from flows.bars import busy_bar, count_bar
 from flows.config import LabelRunConfig, to_json, to_request
-from flows.dispatch import Cluster, WorkerKilled, open_cluster, run_on_workers
+from flows.dispatch import Cluster, count_workers, open_cluster
 from flows.interruption import keep_catching_signals
+from flows.lineage import materialize_predictions
 from flows.prefect_runs import claim_flow_run
-from flows.progress import LabelingProgress
+from flows.progress import LabelingProgress, tell_where_to_look
 from flows.receipt import savings_receipt
-from storage.attempt_log import can_go_on, died_of
+from flows.shard_rounds import ShardWork, run_in_rounds
+from flows.worker_logs import forwarded_logs
 from storage.filesystem import open_store
 from storage.run_record import RunRecord
 from storage.run_store import committed_shards, iter_shards
+from storage.student_passes import committed_passes, passes_log_name
 from storage.views import run_query
 from tasks.finish_run import publish_and_record
-from tasks.label_shard import LabelingSpec, label_shard
+from tasks.fund_run import open_funds, refuse_dear_student
+from tasks.label_shard import LabelingSpec, label_funded_shard, label_shard
 from tasks.plan_run import open_run
 from tasks.run_request import LabelingPlan, NothingToDo
+from tasks.score_shard import score_shard
 from tasks.worker_models import WorkerModels
 
 FAILURES_SHOWN = 100
@@ -57,6 +65,7 @@ def label_corpus(config: LabelRunConfig) -> RunRecord | NothingToDo:
     claim_flow_run(config.out, plan.header.run_id)
     label_stage(config, plan)
     record = publish_stage(config, plan.header.run_id)
+    materialize_predictions(config.out, record)
     report_stage(config, record)
     return record
 
@@ -74,37 +83,39 @@ def plan_stage(config: LabelRunConfig) -> LabelingPlan | NothingToDo:
 @task(name="label", cache_policy=NO_CACHE, persist_result=False)
 def label_stage(config: LabelRunConfig, plan: LabelingPlan) -> None:
     """Label the shards that have no object yet, on the cluster."""
+    started = time.time()
     store = open_store(config.out)
     done = committed_shards(store, plan.header.run_id)
-    pending = (shard for shard in iter_shards(store, plan.header.run_id) if shard.shard_id not in done)
-    first = next(pending, None)
-    if first is None:
+    if len(done) == plan.header.shards:
         return
-    with (
-        LabelingProgress(plan.header, shards_done=len(done)) as progress,
-        open_cluster(config.cluster, count_gpus()) as cluster,
-    ):
-        spec = _labeling_spec(config, plan, cluster.model_threads)
-        given_up = _label_in_rounds(cluster, spec, chain([first], pending), progress)
-    if given_up:
-        raise RunError(
-            plan.header.run_id,
-            f"{len(given_up)} shards killed every worker they were given to, the first one {given_up[0].shard_id}, "
-            "and no video was found at fault; all others are labeled and kept; run the same command again to try the rest",
-        )
+    with open_cluster(config.cluster, count_gpus()) as cluster:
+        tell_where_to_look(cluster.dashboard)
+        spec = labeling_spec(config, plan, cluster.model_threads)
+        with forwarded_logs(cluster.client, spec.run_id, get_run_logger()):
+            if config.budget is not None and config.budget.is_limited:
+                _score_pending(cluster, spec, config, plan)
+                given_up = _label_funded(cluster, spec, config, plan, done, started)
+            else:
+                given_up = _label_pending(cluster, spec, plan, done)
+    _refuse_given_up(plan.header.run_id, given_up)
 
 
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5)
 def publish_stage(config: LabelRunConfig, run_id: str) -> RunRecord:
     """Merge the shards into the published table and write the run's row."""
-    return publish_and_record(
-        config.out, run_id, config_json=to_json(config), code_version=version("cdlabel"), prices=config.prices
-    )
+    with busy_bar("publish"):
+        return publish_and_record(
+            config.out,
+            run_id,
+            config_json=to_json(config),
+            code_version=version("cdlabel"),
+            budget=config.budget,
+        )
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)
 def report_stage(config: LabelRunConfig, record: RunRecord) -> None:
-    """Show the run in Prefect: the savings receipt, and what failed and why."""
+    """Show the run in Prefect: the savings receipt, what failed and why, and an event for each alarm."""
     create_markdown_artifact(savings_receipt(record), key="savings-receipt", description=f"Run {record.run_id}")
     failures = run_query(
         open_store(config.out),
@@ -113,42 +124,81 @@ def report_stage(config: LabelRunConfig, record: RunRecord) -> None:
     )
     rows = [dict(zip(failures.columns, row, strict=True)) for row in failures.rows]
     create_table_artifact(rows, key="failed-videos", description=f"Run {record.run_id}: failed and partial videos")
+    emit_alarms(record)
 
 
-def _label_in_rounds(
-    cluster: Cluster, spec: LabelingSpec, shards: Iterator[Shard], progress: LabelingProgress
+def _label_pending(cluster: Cluster, spec: LabelingSpec, plan: LabelingPlan, done: frozenset[str]) -> list[Shard]:
+    pending = (shard for shard in iter_shards(open_store(spec.out), spec.run_id) if shard.shard_id not in done)
+    with LabelingProgress(plan.header, shards_done=len(done)) as progress:
+        work = ShardWork(run=label_shard, name="label", on_done=progress.advance)
+        return run_in_rounds(cluster, spec, pending, work)
+
+
+def _score_pending(cluster: Cluster, spec: LabelingSpec, config: LabelRunConfig, plan: LabelingPlan) -> None:
+    """Have the student look at every video of the run that it has not seen."""
+    store, header, budget = open_store(spec.out), plan.header, config.budget
+    done = committed_passes(store, spec.run_id)
+    pending = (shard for shard in iter_shards(store, spec.run_id) if shard.shard_id not in done)
+    seen_before = round(header.videos * len(done) / header.shards)
+    videos, usd = 0, 0.0
+    with count_bar("score", header.videos, "videos") as advance:
+
+        def count(receipt: PassReceipt) -> None:
+            nonlocal videos, usd
+            videos, usd = videos + receipt.videos, usd + (receipt.cost_usd or 0.0)
+            advance(min(seen_before + videos, header.videos))
+            if budget is not None:
+                refuse_dear_student(budget, usd, videos_done=videos, videos=header.videos)
+
+        work = ShardWork(run=score_shard, name="score", on_done=count, log_name=passes_log_name)
+        given_up = run_in_rounds(cluster, spec, pending, work)
+    _refuse_given_up(spec.run_id, given_up)
+
+
+def _label_funded(
+    cluster: Cluster,
+    spec: LabelingSpec,
+    config: LabelRunConfig,
+    plan: LabelingPlan,
+    done: frozenset[str],
+    started: float,
 ) -> list[Shard]:
-    """Label all shards; one that killed its workers again as long as that names videos. Return those given up."""
-    work = partial(label_shard, spec=spec)
+    """Label from the student's passes what the budget pays for; the shards' parts are settled as they come back."""
     store = open_store(spec.out)
-    given_up: list[Shard] = []
-    named: dict[str, frozenset[str] | None] = {}
-    rounds = 0
-    while True:
-        rounds += 1
-        killed: list[Shard] = []
-        completed = 0
-        for outcome in run_on_workers(cluster, work, _keyed(spec.run_id, rounds, shards)):
-            if isinstance(outcome, WorkerKilled):
-                killed.append(outcome.item)
-            else:
-                completed += 1
-                progress.advance(outcome.result)
-        named_before = named
-        named = {shard.shard_id: died_of(store, spec.run_id, shard.shard_id, spec.launch_id) for shard in killed}
-        again = [shard for shard in killed if can_go_on(named[shard.shard_id], named_before.get(shard.shard_id))]
-        given_up += [shard for shard in killed if shard not in again]
-        if not again or (not completed and all(videos is None for videos in named.values())):
-            return given_up + again
-        shards = iter(again)
+    pending = [shard for shard in iter_shards(store, spec.run_id) if shard.shard_id not in done]
+    funded = open_funds(
+        store,
+        plan.header,
+        [shard.shard_id for shard in pending],
+        config.budget or BudgetSettings(),
+        config.prices,
+        workers=count_workers(cluster),
+        started=started,
+    )
+    if not funded.can_audit and spec.audit.share:
+        get_run_logger().warning("run %s: auditing would take most of the budget; nothing is audited", spec.run_id)
+        spec = replace(spec, audit=replace(spec.audit, share=0.0))
+    with LabelingProgress(plan.header, shards_done=len(done)) as progress:
+
+        def settle(receipt: ShardReceipt) -> None:
+            funded.settle(receipt)
+            progress.advance(receipt)
+
+        work = ShardWork(run=label_funded_shard, name="label", allot=funded.allot, on_done=settle)
+        return run_in_rounds(cluster, spec, iter(pending), work)
 
 
-def _keyed(run_id: str, number: int, shards: Iterator[Shard]) -> Iterator[tuple[str, Shard]]:
-    """Return a Dask key with each shard; every round needs its own."""
-    return ((f"label-{run_id}-{shard.shard_id}-{number}", shard) for shard in shards)
+def _refuse_given_up(run_id: str, given_up: list[Shard]) -> None:
+    if given_up:
+        raise RunError(
+            run_id,
+            f"{len(given_up)} shards killed every worker they were given to, the first one {given_up[0].shard_id}, "
+            "and no video was found at fault; all others are labeled and kept; run the same command again to try the rest",
+        )
 
 
-def _labeling_spec(config: LabelRunConfig, plan: LabelingPlan, model_threads: int | None) -> LabelingSpec:
+def labeling_spec(config: LabelRunConfig, plan: LabelingPlan, model_threads: int | None) -> LabelingSpec:
+    """Return what the workers of a run have to know."""
     header = plan.header
     return LabelingSpec(
         out=config.out,
@@ -167,4 +217,5 @@ def _labeling_spec(config: LabelRunConfig, plan: LabelingPlan, model_threads: in
         cascade=plan.cascade,
         limits=config.decode,
         prices=config.prices,
+        audit=config.audit,
     )

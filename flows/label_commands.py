@@ -1,4 +1,4 @@
-"""Commands that label: ``label``, ``plan`` and ``demo``."""
+"""Commands that label: ``label`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from flows.command import (
     Source,
     Strict,
     Workers,
-    as_lines,
     one_line_errors,
     say,
     show,
 )
 
 if TYPE_CHECKING:
+    from cdmodel.cost import PriceTable
     from flows.config import LabelRunConfig
     from storage.run_record import RunRecord
     from tasks.run_request import LabelingPlan, NothingToDo
@@ -63,52 +63,8 @@ def label(
     debug: Debug = False,
 ) -> None:
     """Label the videos of SOURCE that have no row yet. An unfinished run goes on where it stopped."""
-    settings = _label_config(source, out, models, config, assignments, scheduler, workers, run_id, relabel)
+    settings = label_config(source, out, models, config, assignments, scheduler, workers, run_id, relabel)
     show_record(settings, run_label(settings, debug), strict, json_output)
-
-
-@one_line_errors
-def plan(
-    source: Source,
-    out: OutOption,
-    models: Models = None,
-    config: ConfigFile = None,
-    assignments: Assignments = None,
-    run_id: RunId = None,
-    relabel: Relabel = False,
-    json_output: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Say what label would do, without doing it."""
-    from flows.config import to_request
-    from tasks.plan_run import preview_run
-    from tasks.run_request import NothingToDo
-
-    settings = _label_config(source, out, models, config, assignments, None, None, run_id, relabel)
-    preview = preview_run(to_request(settings))
-    facts: dict[str, object]
-    if isinstance(preview, NothingToDo):
-        facts = {
-            "videos": 0,
-            "videos_skipped": preview.videos_skipped,
-            "videos_quarantined": preview.videos_quarantined,
-            "videos_tried_again": 0,
-            "shards": 0,
-            "bytes": 0,
-            "resumes_run": None,
-        }
-    else:
-        header = preview.header
-        facts = {
-            "videos": header.videos,
-            "videos_skipped": header.videos_skipped,
-            "videos_quarantined": header.videos_quarantined,
-            "videos_tried_again": None if preview.resumed else preview.videos_tried_again,
-            "shards": header.shards,
-            "bytes": header.bytes,
-            "resumes_run": header.run_id if preview.resumed else None,
-        }
-    show(facts, as_lines(facts), json_output)
 
 
 @one_line_errors
@@ -129,7 +85,7 @@ def demo(
         say(f"generating {DEMO_VIDEOS} videos in {videos}")
         with count_bar("generate", DEMO_VIDEOS, "videos") as advance:
             generate_corpus(str(videos), videos=DEMO_VIDEOS, seed=DEMO_SEED, distractors=0.5, on_progress=advance)
-    settings = _label_config(str(videos), str(out), None, None, ["cluster.workers=2"], None, None, None, False)
+    settings = label_config(str(videos), str(out), None, None, ["cluster.workers=2"], None, None, None, False)
     record = run_label(settings, debug)
     store = open_store(str(out))
     for title, sql in DEMO_QUERIES:
@@ -142,17 +98,21 @@ def demo(
 
 def run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
     """Run the flow, unless there is nothing to do: finding that out needs no Prefect. None means nothing was done."""
+    from flows.bars import busy_bar
     from flows.config import to_request
     from flows.dispatch import check_scheduler
     from tasks.plan_run import open_run
     from tasks.run_request import NothingToDo
 
     check_scheduler(settings.cluster)
+    if settings.prices is not None and settings.cluster.scheduler is None:
+        _require_local_price(settings.prices)
     if settings.models.bundle is None:
         say("no --models: labeling with the demo bundle, which knows kinetic scenes only")
-    plan = open_run(to_request(settings))
+    with busy_bar("plan"):
+        plan = open_run(to_request(settings))
     if isinstance(plan, NothingToDo):
-        say(_nothing(settings, plan))
+        say(explain_nothing(settings, plan))
         return None
     header = plan.header
     say(_opening(plan))
@@ -170,13 +130,25 @@ def run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
 def show_record(settings: LabelRunConfig, record: RunRecord | None, strict: bool, json_output: bool) -> None:
     """Print what a run came to, if anything was done, and end as ``--strict`` demands."""
     from flows.receipt import savings_receipt
+    from tasks.audit_run import alarms_of
 
     if record is None:
         show({"videos_planned": 0, "out": settings.out}, "", json_output)
         return
     show(asdict(record), savings_receipt(record), json_output)
-    if strict and record.videos_failed:
+    alarms = alarms_of(record) or ()
+    for alarm in alarms:
+        say(f"alarm {alarm.name}: {alarm.message}")
+    if strict and (record.videos_failed or alarms):
         raise typer.Exit(EXIT_SOME_VIDEOS_FAILED)
+
+
+def _require_local_price(prices: PriceTable) -> None:
+    """Refuse a run whose device has no price before anything is written; workers elsewhere look when they load models."""
+    from cdmodel.cost import require_price
+    from cdmodel.models import name_local_device
+
+    require_price(prices, name_local_device())
 
 
 def _opening(plan: LabelingPlan) -> str:
@@ -190,7 +162,8 @@ def _opening(plan: LabelingPlan) -> str:
     return f"{verb} run {header.run_id}: {header.videos} videos in {header.shards} shards ({', '.join(notes)})"
 
 
-def _nothing(settings: LabelRunConfig, plan: NothingToDo) -> str:
+def explain_nothing(settings: LabelRunConfig, plan: NothingToDo) -> str:
+    """Return why there is nothing to label."""
     if plan.finished_run_id is not None:
         return f"nothing to label: run {plan.finished_run_id} is finished"
     if settings.retry is not None and not plan.videos_skipped:
@@ -206,7 +179,7 @@ def _nothing(settings: LabelRunConfig, plan: NothingToDo) -> str:
     return f"{text}; --relabel labels them again"
 
 
-def _label_config(
+def label_config(
     source: str,
     out: str,
     models: str | None,
@@ -217,6 +190,7 @@ def _label_config(
     run_id: str | None,
     relabel: bool,
 ) -> LabelRunConfig:
+    """Compose the settings of a run from a file, assignments and the options of a command; None means not given."""
     from flows.config import load_config
 
     return load_config(

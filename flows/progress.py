@@ -7,11 +7,15 @@ from types import TracebackType
 from typing import cast
 from uuid import UUID
 
+from prefect import runtime
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.settings import get_current_settings
+from prefect.utilities.urls import url_for
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cdmodel.types import ShardReceipt
+from flows.command import say
 from storage.run_store import RunHeader
 
 SECONDS_BETWEEN_ARTIFACT_UPDATES = 2.0
@@ -26,7 +30,9 @@ class LabelingProgress:
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("videos, {task.fields[escalated]} escalated, {task.fields[failed]} failed"),
+            TextColumn(
+                "videos, {task.fields[clips]} clips, {task.fields[escalated]} escalated, {task.fields[failed]} failed"
+            ),
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
@@ -41,7 +47,7 @@ class LabelingProgress:
         )
         self._artifact_updated = time.monotonic()
         self._row = self._bar.add_task(
-            "label", total=header.videos, completed=self._completed, escalated="0%", failed=0
+            "label", total=header.videos, completed=self._completed, clips="0", escalated="0%", failed=0
         )
 
     def __enter__(self) -> LabelingProgress:
@@ -63,11 +69,21 @@ class LabelingProgress:
         self._clips_student += receipt.clips_student
         self._clips_teacher += receipt.clips_teacher
         self._failed += receipt.videos_failed
-        share = self._clips_teacher / max(self._clips_student, self._clips_teacher, 1)
-        self._bar.update(self._row, completed=self._completed, escalated=f"{share:.0%}", failed=self._failed)
+        clips = max(self._clips_student, self._clips_teacher)
+        share = f"{self._clips_teacher / max(clips, 1):.0%}"
+        self._bar.update(self._row, completed=self._completed, clips=f"{clips:,}", escalated=share, failed=self._failed)
         if time.monotonic() - self._artifact_updated > SECONDS_BETWEEN_ARTIFACT_UPDATES:
             update_progress_artifact(self._artifact, self._percent())
             self._artifact_updated = time.monotonic()
 
     def _percent(self) -> float:
         return 100.0 * self._completed / self._videos if self._videos else 100.0
+
+
+def tell_where_to_look(dashboard: str | None) -> None:
+    """Print the addresses of the run's pages: Dask's, and Prefect's where its server outlives the command."""
+    if dashboard is not None:
+        say(f"Dask dashboard: {dashboard}")
+    flow_run_id = runtime.flow_run.get_id()
+    if flow_run_id is not None and get_current_settings().api.url is not None:
+        say(f"Prefect page: {url_for('flow-run', flow_run_id)}")

@@ -5,7 +5,9 @@ Text only; the figures are those of the run's row in ``runs_table``.
 
 from __future__ import annotations
 
+from cdmodel.alarms import Alarm
 from storage.run_record import RunRecord
+from tasks.audit_run import alarms_of, watched
 
 FLOPS_PER_GFLOP = 1e9
 BYTES_PER_MB = 1e6
@@ -13,7 +15,7 @@ BYTES_PER_MB = 1e6
 
 def savings_receipt(record: RunRecord) -> str:
     """Return the receipt as a Markdown table, readable as plain text too."""
-    lines = [("", f"run {record.run_id}"), *_counts(record), *_costs(record), *_savings(record)]
+    lines = [("", f"run {record.run_id}"), *_counts(record), *_costs(record), *_savings(record), *_audit(record)]
     width = max(len(name) for name, _ in lines)
     head, *body = (f"| {name:<{width}} | {value} |" for name, value in lines)
     return "\n".join([head, f"|{'-' * (width + 2)}|---|", *body])
@@ -53,6 +55,43 @@ def _savings(record: RunRecord) -> list[tuple[str, str]]:
             f"{_share(record.saved_seconds_share)} (decoding included; estimated from the run's own pace)",
         ),
     ]
+
+
+def _audit(record: RunRecord) -> list[tuple[str, str]]:
+    rows = []
+    if record.audit_videos:
+        rows.append(("agrees with the teacher", _agreement(record)))
+        rows.append(("confidence", _calibration(record)))
+        rows.append(("audit's own cost", _audit_cost(record)))
+    drifts = [("student", record.student_drift), ("teacher", record.teacher_drift)]
+    known = [f"{model} {drift:.3f}" for model, drift in drifts if drift is not None]
+    if known:
+        rows.append(("drift of confidence", f"{', '.join(known)} (below 0.1 is none, from 0.25 on much)"))
+    alarms = alarms_of(record)
+    return rows if alarms is None else [*rows, ("alarms", _alarms(alarms))]
+
+
+def _agreement(record: RunRecord) -> str:
+    videos, least = record.audit_videos or 0, watched(record).audit.min_videos
+    recordings = "" if record.audit_groups is None else f" of {record.audit_groups} recordings"
+    interval = f"95 % interval {_share(record.audit_agreement_low)} to {_share(record.audit_agreement_high)}"
+    text = f"{_share(record.audit_agreement)} of {videos} audited videos{recordings} ({interval})"
+    return text if videos >= least else f"{text}; fewer than {least}: too few to tell"
+
+
+def _calibration(record: RunRecord) -> str:
+    error = "" if record.audit_ece is None else f", off by {record.audit_ece:.3f} (ECE against agreement)"
+    return f"{_share(record.audit_confidence)} on average on the audited videos{error}"
+
+
+def _audit_cost(record: RunRecord) -> str:
+    gflops, seconds = (record.audit_flops or 0) / FLOPS_PER_GFLOP, record.audit_seconds or 0.0
+    with_it = _share(record.saved_flops_share_with_audit)
+    return f"{gflops:,.1f} GFLOPs, {seconds:.1f} s beyond the above; with it {with_it} of FLOPs saved"
+
+
+def _alarms(alarms: tuple[Alarm, ...]) -> str:
+    return "; ".join(f"{alarm.name}: {alarm.message}" for alarm in alarms) or "none"
 
 
 def _share(share: float | None) -> str:

@@ -65,6 +65,8 @@ class AttemptLog:
         self._names_videos = bool(earlier)
         self.suspects = suspects(earlier, launch_id)
         """Videos that a worker of this launch died of: not to be tried once more."""
+        self.follows_a_death = any(attempt.last.launch_id == launch_id for attempt in earlier)
+        """Whether a worker of this launch has died at this shard: an attempt begins once the one before is dead."""
         self._began = self._written = time.monotonic()
         self._entries = self._videos_done = 0
         self._write(None)

@@ -32,17 +32,18 @@ def manifest_videos(manifest: str, roots: Iterable[str]) -> list[VideoRef]:
     Raises:
         SourceError: the manifest cannot be used, two rows share a ``video_id``, or the store does not answer.
     """
-    rows = read_manifest_rows(manifest, ("video_id", "size_bytes", "etag"), roots)
+    rows = read_manifest_rows(manifest, ("video_id", "size_bytes", "etag", "group"), roots)
     uris = [storable_uri(uri) for uri in rows.uris]
     ids = [given or video_id_of(uri) for given, uri in zip(rows.cells("video_id"), uris, strict=True)]
     _refuse_repeated(manifest, ids)
     sizes = [_size(manifest, row, cell) for row, cell in enumerate(rows.cells("size_bytes"), start=1)]
     seen = _look_up([uri for uri, etag in zip(uris, rows.cells("etag"), strict=True) if etag is None])
     videos: list[VideoRef] = []
-    for video_id, uri, size_bytes, etag in zip(ids, uris, sizes, rows.cells("etag"), strict=True):
+    cells = zip(ids, uris, sizes, rows.cells("etag"), rows.cells("group"), strict=True)
+    for video_id, uri, size_bytes, etag, group in cells:
         facts = _Seen(version=etag.strip('"'), size_bytes=size_bytes) if etag else next(seen)
         size = facts.size_bytes if size_bytes is None else size_bytes
-        videos.append(VideoRef(video_id=video_id, uri=uri, video_version=facts.version, size_bytes=size))
+        videos.append(VideoRef(video_id=video_id, uri=uri, video_version=facts.version, size_bytes=size, group=group))
     return videos
 
 

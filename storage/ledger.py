@@ -19,13 +19,14 @@ from cdmodel.types import VideoRef
 from storage.filesystem import Store
 from storage.lookahead import map_ahead
 from storage.parquet import open_parquet, reading_rows
+from storage.prediction_schema import PREDICTION_SCHEMA, as_schema
 from storage.publish import read_success
 from storage.run_layout import plan_name
 from storage.run_store import RunState
 
 _KEYS = ["video_id", "video_version"]
-_PAST = [*_KEYS, "status", "error_kind", "decoder", "labeled_at"]
-_LATEST = ["video_id", "uri", "status", "error_kind", "labeled_at"]
+_PAST = [*_KEYS, "status", "error_kind", "decoder", "labeled_at", "clips_unfunded"]
+_LATEST = ["video_id", "uri", "status", "error_kind", "labeled_at", "source_group"]
 FILES_AHEAD = 4
 
 
@@ -48,6 +49,8 @@ class FailedVideo:
     video_id: str
     uri: str
     error_kind: str
+    group: str | None = None
+    """As the corpus named it when the row was written."""
 
 
 def work_left(
@@ -57,16 +60,19 @@ def work_left(
     fingerprint: str,
     policy: FailurePolicy,
     decoder: str,
+    *,
+    carry_over: bool = False,
 ) -> WorkLeft:
     """Return the videos that no finished run of this fingerprint has a terminal row for.
 
     ``labeled`` is terminal, and so is ``partial`` unless what was lost may be had by trying again; what failed is tried
-    again as ``policy`` says. ``decoder`` is the one of today.
+    again as ``policy`` says. ``decoder`` is the one of today. With ``carry_over`` a row some of whose clips did not fit a
+    budget is not terminal, unless a later one has all.
     """
     names = _published(store, (run for run in runs if run.header.fingerprint == fingerprint))
     if not names:
         return WorkLeft(videos=tuple(videos), tried_again=frozenset(), quarantined=0)
-    terminal, failures = _split(store, names, policy)
+    terminal, failures = _split(store, names, policy, carry_over=carry_over)
     left = _to_table(videos).join(terminal, keys=_KEYS, join_type="left anti")
     worth_it = {
         position: is_worth_another_attempt(past, decoder, policy)
@@ -106,7 +112,12 @@ def failed_videos(
             if row["labeled_at"] >= known["labeled_at"]:
                 latest[row["video_id"]] = row
     return [
-        FailedVideo(video_id=video_id, uri=str(row["uri"]), error_kind=str(row["error_kind"]))
+        FailedVideo(
+            video_id=video_id,
+            uri=str(row["uri"]),
+            error_kind=str(row["error_kind"]),
+            group=None if row["source_group"] is None else str(row["source_group"]),
+        )
         for video_id, row in sorted(latest.items())
         if row["failed"]
     ]
@@ -131,13 +142,17 @@ def _published(store: Store, runs: Iterable[RunState]) -> list[str]:
     return [file.name for run in runs if run.finished for file in read_success(store, run.header.run_id).files]
 
 
-def _split(store: Store, names: Sequence[str], policy: FailurePolicy) -> tuple[pa.Table, pa.Table]:
-    """Return the keys of terminal rows, and the other rows."""
+def _split(store: Store, names: Sequence[str], policy: FailurePolicy, *, carry_over: bool) -> tuple[pa.Table, pa.Table]:
+    """Return the keys of terminal rows, and the rows of failures."""
     terminal, failures = [], []
     for rows in _read(store, names, _PAST):
         is_failure = _failed_as(rows, (), partial_kinds=policy.retry_kinds)
-        terminal.append(rows.select(_KEYS).filter(pc.invert(is_failure)))
-        failures.append(rows.drop_columns(["status"]).filter(is_failure))
+        is_terminal = pc.invert(is_failure)
+        if carry_over:
+            is_unfunded = pc.greater(pc.fill_null(rows.column("clips_unfunded"), 0), 0)
+            is_terminal = pc.and_(is_terminal, pc.invert(is_unfunded))
+        terminal.append(rows.select(_KEYS).filter(is_terminal))
+        failures.append(rows.drop_columns(["status", "clips_unfunded"]).filter(is_failure))
     return pa.concat_tables(terminal), pa.concat_tables(failures)
 
 
@@ -189,4 +204,5 @@ def _read(store: Store, names: Sequence[str], columns: Sequence[str]) -> Iterato
 
 def _read_one(store: Store, columns: Sequence[str], name: str) -> pa.Table:
     with reading_rows(store, name), open_parquet(store, name) as file:
-        return file.read(columns=list(columns)).select(list(columns))
+        rows = file.read(columns=[name for name in columns if name in file.schema_arrow.names])
+        return as_schema(rows, pa.schema([PREDICTION_SCHEMA.field(name) for name in columns]))

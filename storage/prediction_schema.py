@@ -70,6 +70,7 @@ CLIP = pa.struct(
     ]
 )
 FAILED = "the video failed"
+NOT_DRAWN = "the video failed, or was not drawn for the audit"
 UNKNOWN = "it could not be read"
 _INT, _LONG, _SHORT_FLOAT, _FLOAT, _TEXT = pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.string()
 
@@ -78,6 +79,7 @@ COLUMNS = (
     Column("uri", _TEXT, "absolute path or URL"),
     Column("corpus", _TEXT, "name of the corpus"),
     Column("video_version", _TEXT, "etag, or size and modification time"),
+    Column("source_group", _TEXT, "source recording: the manifest's column `group`", "the corpus does not say"),
     Column("run_id", _TEXT, "run that wrote the row"),
     Column("shard_id", _TEXT, "shard of that run"),
     Column("attempt_id", _TEXT, "attempt at the shard that won"),
@@ -102,10 +104,10 @@ COLUMNS = (
     ),
     Column("decided_by", _TEXT, "`student`, `teacher` or `both`: whose clips count in the answer", FAILED),
     Column("escalated", pa.bool_(), "whether the teacher was asked about any clip"),
-    Column("audited", pa.bool_(), "whether the teacher also labeled the whole video to check on the cascade"),
+    Column("audited", pa.bool_(), "whether the teacher also labeled the whole video, to check on the cascade"),
     Column("student_label_id", _INT, "what the student alone would have said", "failed, or the student did not run"),
     Column("student_confidence", _SHORT_FLOAT, "its calibrated confidence", "failed, or the student did not run"),
-    Column("teacher_label_id", _INT, "the dense teacher's answer", "not audited"),
+    Column("teacher_label_id", _INT, "what the policy `dense_teacher` would have said", "not audited"),
     Column("duration_seconds", _FLOAT, "observed; as declared where the end was not reached", UNKNOWN),
     Column("fps", _SHORT_FLOAT, "frames per second, observed", UNKNOWN),
     Column("width", _INT, "coded width in pixels", UNKNOWN),
@@ -116,6 +118,12 @@ COLUMNS = (
     Column("clips_planned", _INT, "clips that the sampling asks for"),
     Column("clips_student", _INT, "clips the student scored"),
     Column("clips_teacher", _INT, "clips the teacher scored"),
+    Column(
+        "clips_unfunded",
+        _INT,
+        "clips the teacher would have been asked about, had the budget allowed",
+        "no budget, or failed",
+    ),
     Column("frames_decoded", _LONG, "every frame the decoder produced, in all passes"),
     Column("frames_used", _LONG, "frames handed to a model"),
     Column("frames_corrupt", _LONG, "frames the decoder flagged as damaged"),
@@ -130,15 +138,17 @@ COLUMNS = (
     Column("dense_decode_cpu_seconds", _FLOAT, "the part of it that one full pass took"),
     Column("student_seconds", _FLOAT, "time in the student: CPU time, or on a GPU wall time with copies"),
     Column("teacher_seconds", _FLOAT, "time in the teacher, likewise"),
-    Column("gpu_seconds", _FLOAT, "time a GPU was busy; 0 where the models ran on the CPU"),
-    Column("wall_seconds", _FLOAT, "from opening the file to the answer"),
+    Column("gpu_seconds", _FLOAT, "time a GPU was busy, for the audit too; 0 where the models ran on the CPU"),
+    Column("wall_seconds", _FLOAT, "from opening the file to the answer, audit included"),
+    Column("audit_flops", _LONG, "FLOPs of the teacher on the clips that it saw for the audit alone", NOT_DRAWN),
+    Column("audit_seconds", _FLOAT, "what the audit added: seconds in the teacher and of decoding", NOT_DRAWN),
     Column("device", _TEXT, "where the models ran, for example `cpu`"),
     Column("decoder", _TEXT, "for example `pyav-18.1.0`"),
     Column(
         "decode_mode", _TEXT, "`planned`, `sequential`, `keyframes` or `nvdec`: how the video was read", "not known"
     ),
     Column("decode_fallback", _TEXT, "why a better mode was left, or not tried", "none was"),
-    Column("cost_usd", _FLOAT, "price by the configuration's table", "no table was given"),
+    Column("cost_usd", _FLOAT, "price by the configuration's table, audit included", "no table was given"),
 )
 PREDICTION_SCHEMA = pa.schema([column.field for column in COLUMNS])
 PARTITIONS = ("run_date", "model_version")
@@ -205,6 +215,7 @@ def _common(outcome: VideoOutcome, context: RowContext) -> dict[str, Any]:
         "video_id": outcome.video.video_id,
         "uri": outcome.video.uri,
         "video_version": outcome.video.video_version,
+        "source_group": outcome.video.group,
         "size_bytes": outcome.video.size_bytes,
         "run_id": context.run_id,
         "shard_id": context.shard_id,
@@ -214,19 +225,26 @@ def _common(outcome: VideoOutcome, context: RowContext) -> dict[str, Any]:
         "run_date": context.run_date,
         "fingerprint": context.fingerprint,
         "labeled_at": outcome.labeled_at,
-        "audited": False,
         "device": outcome.device,
         "decoder": outcome.decoder,
         "decode_mode": outcome.decode_mode,
         "decode_fallback": None if outcome.decode_fallback is None else _storable(outcome.decode_fallback),
-        "cost_usd": None if context.prices is None else price_usd(cost, context.prices),
+        "cost_usd": None if context.prices is None else price_usd(cost, outcome.device, context.prices),
         "duration_seconds": None if facts is None else facts.duration_seconds,
         "fps": None if facts is None else facts.fps,
         "width": None if facts is None else facts.width,
         "height": None if facts is None else facts.height,
         "codec": None if facts is None else facts.codec,
         **{name: getattr(cost, name) for name in cost.__slots__},
+        **_audit(outcome),
     }
+
+
+def _audit(outcome: VideoOutcome) -> dict[str, Any]:
+    audit = None if isinstance(outcome, VideoFailure) else outcome.audit
+    if audit is None:
+        return {"audited": False, "teacher_label_id": None, "audit_flops": None, "audit_seconds": None}
+    return {"audited": audit.teacher_label_id is not None, "teacher_label_id": audit.teacher_label_id}
 
 
 def _particular(outcome: VideoOutcome) -> Mapping[str, Any]:
@@ -272,6 +290,7 @@ def _labeled(prediction: VideoPrediction) -> dict[str, Any]:
         "clips_planned": prediction.clips_planned,
         "clips_student": prediction.clips_student,
         "clips_teacher": prediction.clips_teacher,
+        "clips_unfunded": prediction.clips_unfunded,
     }
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from cdmodel.errors import RunError, StorageUnavailable
@@ -31,6 +33,7 @@ FILE_BYTES = 256 * 2**20
 """A published file is closed once it has reached this."""
 SHARDS_AHEAD = 8
 """Shards fetched while the ones before are written."""
+_AUDIT_COLUMNS = ("label_id", "confidence", "teacher_label_id", "source_group")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +56,31 @@ class PublishedRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditedRows:
+    """What a run says of the V videos that the teacher labeled densely as well."""
+
+    label_id_V: NDArray[np.int32]
+    confidence_V: NDArray[np.float32]
+    teacher_label_id_V: NDArray[np.int32]
+    groups: Sequence[str | None]
+    """Source recording of each (V); None where the corpus does not say."""
+
+
+@dataclass(slots=True)
+class _Told:
+    """What shards have told while they were published."""
+
+    receipts: list[ShardReceipt] = field(default_factory=list)
+    audited: list[pa.Table] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
     """A run whose files stand, and what its shards told on the way."""
 
     run: PublishedRun
     receipts: tuple[ShardReceipt, ...]
+    audited: AuditedRows
 
 
 _PUBLISHED = TypeAdapter(PublishedRun)
@@ -77,16 +100,16 @@ def publish_run(store: Store, run_id: str) -> Publication:
         raise RunError(
             run_id, f"{len(missing)} of {header.shards} shards are not labeled yet; run the same command again"
         )
-    receipts: list[ShardReceipt] = []
+    told = _Told(audited=[PUBLISHED_SCHEMA.empty_table().select(_AUDIT_COLUMNS)])
     try:
         with tempfile.TemporaryDirectory(prefix="cdlabel-publish-") as folder:
-            files = tuple(_create_all(store, header, Path(folder), receipts))
+            files = tuple(_create_all(store, header, Path(folder), told))
     except OSError as error:
         # What OUT raises is an error of ours already.
         reason = f"cannot be written ({error.strerror}); point TMPDIR at a folder with room"
         raise StorageUnavailable(tempfile.gettempdir(), reason) from error
     run = PublishedRun(run_id=run_id, rows=sum(file.rows for file in files), files=files)
-    return Publication(run=run, receipts=tuple(receipts))
+    return Publication(run=run, receipts=tuple(told.receipts), audited=_audited(pa.concat_tables(told.audited)))
 
 
 def finish_run(store: Store, record: RunRecord, published: PublishedRun) -> RunRecord:
@@ -109,8 +132,8 @@ def read_success(store: Store, run_id: str) -> PublishedRun:
         raise damaged(store, success_name(run_id), "not a success marker of this version") from error
 
 
-def _create_all(store: Store, header: RunHeader, folder: Path, receipts: list[ShardReceipt]) -> Iterator[PublishedFile]:
-    row_groups = _in_row_groups(store, header.run_id, receipts)
+def _create_all(store: Store, header: RunHeader, folder: Path, told: _Told) -> Iterator[PublishedFile]:
+    row_groups = _in_row_groups(store, header.run_id, told)
     rows = next(row_groups, None)
     number = 0
     while rows is not None:
@@ -130,19 +153,35 @@ def _create_all(store: Store, header: RunHeader, folder: Path, receipts: list[Sh
         number += 1
 
 
-def _in_row_groups(store: Store, run_id: str, receipts: list[ShardReceipt]) -> Iterator[pa.Table]:
-    """Join shards until they fill a row group; lay their receipts aside."""
+def _in_row_groups(store: Store, run_id: str, told: _Told) -> Iterator[pa.Table]:
+    """Join shards until they fill a row group; lay aside what they tell."""
     waiting: list[pa.Table] = []
     waiting_rows = 0
     for shard in map_ahead(partial(read_shard, store, run_id), iter_shards(store, run_id), SHARDS_AHEAD):
-        receipts.append(shard.receipt)
+        told.receipts.append(shard.receipt)
         waiting.append(shard.rows.select(PUBLISHED_SCHEMA.names))
         waiting_rows += shard.rows.num_rows
         if waiting_rows >= ROWS_PER_GROUP:
-            yield pa.concat_tables(waiting)
+            yield _joined(waiting, told)
             waiting, waiting_rows = [], 0
     if waiting:
-        yield pa.concat_tables(waiting)
+        yield _joined(waiting, told)
+
+
+def _joined(shards: list[pa.Table], told: _Told) -> pa.Table:
+    rows = pa.concat_tables(shards)
+    # By the row group, not by the shard: a filter costs about the same for a thousand rows as for one.
+    told.audited.append(rows.select(_AUDIT_COLUMNS).filter(rows.column("audited")))
+    return rows
+
+
+def _audited(rows: pa.Table) -> AuditedRows:
+    return AuditedRows(
+        label_id_V=rows.column("label_id").to_numpy(),
+        confidence_V=rows.column("confidence").to_numpy(),
+        teacher_label_id_V=rows.column("teacher_label_id").to_numpy(),
+        groups=rows.column("source_group").to_pylist(),
+    )
 
 
 def _create(store: Store, name: str, path: Path, rows: int) -> PublishedFile:

@@ -62,8 +62,8 @@ def count_rows(store: Store, names: Sequence[str]) -> dict[str, int]:
 def labeled_again(store: Store, runs: Sequence[RunRows]) -> list[tuple[str, str, str]]:
     """Return video, earlier and later run wherever a labeled video of the same fingerprint was answered once more.
 
-    What failed or was partial may have been tried again, and a run with ``relabel`` was asked to. ``runs`` are finished;
-    their order is that of their planning.
+    What failed or was partial may have been tried again, and a run with ``relabel`` or ``carry_over`` was asked to.
+    ``runs`` are finished; their order is that of their planning.
     """
     names = [name for run in runs for name in run.names]
     if len(runs) < 2 or not names:
@@ -109,7 +109,7 @@ def _ordered(runs: Sequence[RunRows]) -> pa.Table:
     return pa.table(
         {
             "run_id": [header.run_id for header in ordered],
-            "relabel": [header.relabel for header in ordered],
+            "relabel": [header.relabel or header.carry_over for header in ordered],
             "position": list(range(len(ordered))),
         }
     )

@@ -40,6 +40,16 @@ def shard_name(run_id: str, shard_id: str) -> str:
     return f"{shards_folder(run_id)}/{shard_id}.parquet"
 
 
+def passes_folder(run_id: str) -> str:
+    """Return the folder of the student's passes of a run with a budget."""
+    return f"{RUNS}/{run_id}/passes"
+
+
+def pass_name(run_id: str, shard_id: str) -> str:
+    """Return the name of the student's passes over a shard; its presence is their commit."""
+    return f"{passes_folder(run_id)}/{shard_id}.parquet"
+
+
 def attempts_folder(run_id: str) -> str:
     """Return the folder of what attempts at shards wrote down while they ran."""
     return f"{RUNS}/{run_id}/attempts"

@@ -61,19 +61,48 @@ class RunRecord:
     cost_usd: float | None = None
     saved_flops_share: float | None = None
     saved_seconds_share: float | None = None
+    saved_flops_share_with_audit: float | None = None
+    """With the audit's own cost on the side of what was spent."""
+    saved_seconds_share_with_audit: float | None = None
     audit_videos: int | None = None
+    """Videos that the teacher labeled densely as well; the figures of the audit are null where there is none."""
+    audit_groups: int | None = None
+    """Source recordings among them; null where the corpus names none."""
     audit_agreement: float | None = None
+    """Share of them that the cascade and the dense teacher gave the same label."""
     audit_agreement_low: float | None = None
     """Ends of the 95 % interval."""
     audit_agreement_high: float | None = None
+    audit_confidence: float | None = None
+    """Mean of the cascade's ``confidence`` on the audited videos."""
+    audit_ece: float | None = None
+    """Expected calibration error of ``confidence`` against agreement."""
+    audit_flops: int | None = None
+    """What the audit took beyond the cascade, in the teacher."""
+    audit_seconds: float | None = None
+    """The same in seconds of the teacher and of decoding."""
+    student_drift: float | None = None
+    """Population stability index of its confidence per clip; null where the bundle has no reference, or too few videos."""
+    teacher_drift: float | None = None
+    """The same of the teacher's, on audited videos."""
+    alarms: str | None = None
+    """Names of those that rang, joined by commas; empty where none did, null where there was nothing to check."""
     speed_of_light: float | None = None
     slowest_stage: str | None = None
     retry_cost: float | None = None
     """Wall seconds of attempts at shards that died or came too late, as far as they wrote them down."""
     videos_quarantined: int | None = None
     """Of those skipped, the ones that failed before and were not tried again."""
+    budget_json: str | None = None
+    """By the name of each limit, ``limit`` and what was ``spent`` of it; null without a budget."""
+    clips_unfunded: int | None = None
+    """Clips that the teacher would have been asked about, had the budget allowed."""
+    videos_unfunded: int | None = None
+    """Videos with such clips."""
     create_only_honoured: bool | None = None
     """Whether OUT let an object be created only once, when the run was planned."""
+    lineage_json: str | None = None
+    """Inputs, outputs, versions and code of the run, see docs/operations.md."""
 
 
 _ARROW_TYPES: dict[Any, pa.DataType] = {

@@ -17,8 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
+from cdmodel.cost import price_usd
+from cdmodel.drift import count_confidences
 from cdmodel.errors import NewerSchema, RunError
-from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoRef
+from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoPrediction, VideoRef
 from storage.filesystem import Store
 from storage.lookahead import map_ahead
 from storage.parquet import damaged, fetch_parquet, footer, open_parquet, reading_rows, to_bytes
@@ -44,6 +46,7 @@ PLAN_SCHEMA = pa.schema(
         ("video_version", pa.string()),
         ("size_bytes", pa.int64()),
         ("shard_id", pa.string()),
+        ("group", pa.string()),
     ]
 )
 PLAN_ROWS_PER_BATCH = 16_384
@@ -77,6 +80,8 @@ class RunHeader:
     """Whether OUT let an object be created only once, when the run was planned."""
     retry_reasons: tuple[str, ...] | None = None
     """Of a run that labels again what failed: the kinds it was asked for, none for all; None of any other run."""
+    carry_over: bool = False
+    """Videos were planned again some of whose clips had not fitted the budget of an earlier run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +133,9 @@ def create_plan(store: Store, header: RunHeader, shards: Sequence[Shard], config
             columns["video_version"].append(video.video_version)
             columns["size_bytes"].append(video.size_bytes)
             columns["shard_id"].append(shard.shard_id)
+            columns["group"].append(video.group)
     schema = PLAN_SCHEMA.with_metadata({HEADER_KEY: _HEADER.dump_json(header)})
-    return store.create(plan_name(header.run_id), to_bytes(pa.table(columns, schema=schema), ["shard_id"]))
+    return store.create(plan_name(header.run_id), to_bytes(pa.table(columns, schema=schema), ["shard_id", "group"]))
 
 
 def read_header(store: Store, run_id: str) -> RunHeader:
@@ -153,7 +159,9 @@ def iter_shards(store: Store, run_id: str) -> Iterator[Shard]:
         fingerprint = _header_of(store, run_id, plan).fingerprint
         shard_id = ""
         members: list[VideoRef] = []
-        for batch in plan.iter_batches(PLAN_ROWS_PER_BATCH):
+        # Plans of an earlier state lack the group; a later one may have added what we do not know.
+        known = [name for name in PLAN_SCHEMA.names if name in plan.schema_arrow.names]
+        for batch in plan.iter_batches(PLAN_ROWS_PER_BATCH, columns=known):
             for row in batch.to_pylist():
                 if row["shard_id"] != shard_id and members:
                     yield _checked(store, run_id, shard_id, make_shard(members, fingerprint))
@@ -348,6 +356,19 @@ def _summarise(outcomes: Sequence[VideoOutcome], context: RowContext, committed_
         clips_planned=sum(prediction.clips_planned for prediction in predictions),
         clips_student=sum(prediction.clips_student for prediction in predictions),
         clips_teacher=sum(prediction.clips_teacher for prediction in predictions),
+        clips_unfunded=sum(prediction.clips_unfunded or 0 for prediction in predictions),
+        videos_unfunded=sum(bool(prediction.clips_unfunded) for prediction in predictions),
         cost=sum(costs[1:], costs[0]),
         committed_at=committed_at,
+        student_confidence=count_confidences(_student_confidences(prediction) for prediction in predictions),
+        teacher_confidence=count_confidences(
+            prediction.audit.confidences for prediction in predictions if prediction.audit is not None
+        ),
+        cost_usd=None
+        if context.prices is None
+        else sum(price_usd(outcome.cost, outcome.device, context.prices) for outcome in outcomes),
     )
+
+
+def _student_confidences(prediction: VideoPrediction) -> list[float]:
+    return [clip.student_confidence for clip in prediction.clips if clip.student_confidence is not None]

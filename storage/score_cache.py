@@ -7,28 +7,25 @@ footer. N clips, K labels.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from cdmodel.errors import DamagedObject
 from cdmodel.labels import to_truth
 from cdmodel.replay import CachedVideo, VideoSeconds
 from cdmodel.score_entry import ScoredEntry, ScoringContext, UnreadableVideo
-from cdmodel.scores import FloatArray, StudentLogits
+from cdmodel.scores import StudentLogits
 from cdmodel.types import ClipSpan, LabeledVideo, Split, VideoRef
 from storage.filesystem import Store
 from storage.parquet import damaged, fetch_parquet, footer, to_bytes
+from storage.score_columns import MATRIX, VECTOR, read_matrix, read_vector, to_matrices, to_vectors
 
 SCORES_SCHEMA_VERSION = 1
 _HEADER = "cdlabel_scores"
-_ROWS_OF_CLIPS = pa.list_(pa.list_(pa.float32()))
-_PER_CLIP = pa.list_(pa.float32())
 _SCHEMA = pa.schema(
     [
         pa.field("video_id", pa.string(), nullable=False),
@@ -42,11 +39,11 @@ _SCHEMA = pa.schema(
         pa.field("duration_seconds", pa.float64()),
         pa.field("start_seconds", pa.list_(pa.float64()), nullable=False),
         pa.field("end_seconds", pa.list_(pa.float64()), nullable=False),
-        pa.field("student_logits", _ROWS_OF_CLIPS, nullable=False),
-        pa.field("q_teacher_logit", _PER_CLIP, nullable=False),
-        pa.field("q_student_logit", _PER_CLIP, nullable=False),
-        pa.field("motion", _PER_CLIP, nullable=False),
-        pa.field("teacher_logits", _ROWS_OF_CLIPS, nullable=False),
+        pa.field("student_logits", MATRIX, nullable=False),
+        pa.field("q_teacher_logit", VECTOR, nullable=False),
+        pa.field("q_student_logit", VECTOR, nullable=False),
+        pa.field("motion", VECTOR, nullable=False),
+        pa.field("teacher_logits", MATRIX, nullable=False),
         pa.field("decode_student_seconds", pa.float64(), nullable=False),
         pa.field("decode_teacher_seconds", pa.float64(), nullable=False),
         pa.field("student_seconds", pa.float64(), nullable=False),
@@ -145,36 +142,17 @@ def _to_table(entries: Sequence[ScoredEntry], context: ScoringContext) -> pa.Tab
         "duration_seconds": [e.duration_seconds for e in entries],
         "start_seconds": [[span.start_seconds for span in e.spans] for e in entries],
         "end_seconds": [[span.end_seconds for span in e.spans] for e in entries],
-        "student_logits": _nested([e.answers.student.logits_NK for e in entries]),
-        "q_teacher_logit": _lists([e.answers.student.q_teacher_logit_N for e in entries]),
-        "q_student_logit": _lists([e.answers.student.q_student_logit_N for e in entries]),
-        "motion": _lists([e.answers.student.motion_N for e in entries]),
-        "teacher_logits": _nested([e.answers.teacher_logits_NK for e in entries]),
+        "student_logits": to_matrices([e.answers.student.logits_NK for e in entries]),
+        "q_teacher_logit": to_vectors([e.answers.student.q_teacher_logit_N for e in entries]),
+        "q_student_logit": to_vectors([e.answers.student.q_student_logit_N for e in entries]),
+        "motion": to_vectors([e.answers.student.motion_N for e in entries]),
+        "teacher_logits": to_matrices([e.answers.teacher_logits_NK for e in entries]),
         "decode_student_seconds": [e.answers.seconds.decode_student for e in entries],
         "decode_teacher_seconds": [e.answers.seconds.decode_teacher for e in entries],
         "student_seconds": [e.answers.seconds.student for e in entries],
         "teacher_seconds": [e.answers.seconds.teacher for e in entries],
     }
     return pa.table(columns, schema=_SCHEMA)
-
-
-def _lists(values: Sequence[NDArray[np.float32]]) -> pa.Array:
-    """Return list<float32> from one array per video, without a detour over Python's floats."""
-    return pa.ListArray.from_arrays(_offsets(map(len, values)), _flat(values))
-
-
-def _nested(values: Sequence[NDArray[np.float32]]) -> pa.Array:
-    """Return list<list<float32>> from one [N, K] per video."""
-    rows = pa.ListArray.from_arrays(_offsets(value.shape[1] for value in values for _ in value), _flat(values))
-    return pa.ListArray.from_arrays(_offsets(map(len, values)), rows)
-
-
-def _offsets(lengths: Iterable[int]) -> pa.Array:
-    return pa.array(np.cumsum([0, *lengths]), type=pa.int32())
-
-
-def _flat(values: Sequence[NDArray[np.float32]]) -> pa.Array:
-    return pa.array(np.concatenate([np.zeros(0, dtype=np.float32), *(value.ravel() for value in values)]))
 
 
 class _Rows:
@@ -192,10 +170,10 @@ class _Rows:
         facts = self._facts[row]
         label_ids = [labels.index(label) for label in facts["labels"]]
         student = StudentLogits(
-            logits_NK=self._matrix("student_logits", row),
-            q_teacher_logit_N=self._vector("q_teacher_logit", row),
-            q_student_logit_N=self._vector("q_student_logit", row),
-            motion_N=self._vector("motion", row),
+            logits_NK=read_matrix(self._lists["student_logits"], row, self._num_labels),
+            q_teacher_logit_N=read_vector(self._lists["q_teacher_logit"], row),
+            q_student_logit_N=read_vector(self._lists["q_student_logit"], row),
+            motion_N=read_vector(self._lists["motion"], row),
         )
         return ScoredEntry(
             video=_to_video(facts),
@@ -209,7 +187,7 @@ class _Rows:
                 group=facts["group"],
                 truth_K=to_truth([label_ids], self._num_labels)[0],
                 student=student,
-                teacher_logits_NK=self._matrix("teacher_logits", row),
+                teacher_logits_NK=read_matrix(self._lists["teacher_logits"], row, self._num_labels),
                 seconds=VideoSeconds(
                     decode_student=facts["decode_student_seconds"],
                     decode_teacher=facts["decode_teacher_seconds"],
@@ -218,15 +196,6 @@ class _Rows:
                 ),
             ),
         )
-
-    def _vector(self, name: str, row: int) -> FloatArray:
-        return np.array(self._lists[name][row].values, dtype=np.float32)
-
-    def _matrix(self, name: str, row: int) -> FloatArray:
-        rows = self._lists[name][row].values
-        if set(np.diff(rows.offsets.to_numpy())) - {self._num_labels}:
-            raise ValueError(f"{name} of row {row} has not {self._num_labels} columns")
-        return np.array(rows.flatten(), dtype=np.float32).reshape(len(rows), self._num_labels)
 
 
 def _to_video(facts: dict[str, Any]) -> LabeledVideo:

@@ -29,6 +29,7 @@ from storage.run_layout import (
     config_name,
     generation_folder,
     manifest_name,
+    passes_folder,
     run_row_name,
     shards_folder,
 )
@@ -44,7 +45,7 @@ class FoundGarbage:
     """How much there was of one kind."""
 
     kind: str
-    """``staging``, ``unplanned_run``, ``attempts``, ``shards``, ``orphans``, ``superseded_generation``."""
+    """``staging``, ``unplanned_run``, ``attempts``, ``shards``, ``passes``, ``orphans``, ``superseded_generation``."""
     objects: int
     bytes: int
 
@@ -146,7 +147,11 @@ def _finished_runs(store: Store, before: datetime, kept: list[Kept]) -> Iterator
     of_run = _tables_by_run(store)
     for run_id in run_ids(store):
         own = store.list(f"{RUNS}/{run_id}")
-        attempts, shards = f"{attempts_folder(run_id)}/", f"{shards_folder(run_id)}/"
+        folders = {
+            "attempts": attempts_folder(run_id),
+            "shards": shards_folder(run_id),
+            "passes": passes_folder(run_id),
+        }
         tables = of_run.get(run_id, [])
         if not _is_old([*own, *tables], before):
             continue
@@ -156,8 +161,12 @@ def _finished_runs(store: Store, before: datetime, kept: list[Kept]) -> Iterator
                 continue
             published = read_success(store, run_id)
             named = {run_row_name(run_id), *(file.name for file in published.files)}
-            spare = [_Doomed(kind="attempts", item=item) for item in own if item.name.startswith(attempts)]
-            spare += [_Doomed(kind="shards", item=item) for item in own if item.name.startswith(shards)]
+            spare = [
+                _Doomed(kind=kind, item=item)
+                for kind, folder in folders.items()
+                for item in own
+                if item.name.startswith(f"{folder}/")
+            ]
             spare += [_Doomed(kind="orphans", item=item) for item in tables if item.name not in named]
             if spare:
                 _require_intact(store, published)

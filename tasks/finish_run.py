@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 
-from cdmodel.cost import ComputeCost, PriceTable, price_usd
+from cdmodel.budget import BudgetSettings, Unit, amount_of
+from cdmodel.cost import ComputeCost
+from cdmodel.drift import ConfidenceCounts
 from cdmodel.types import ShardReceipt
 from storage.attempt_log import lost_seconds
 from storage.filesystem import open_store
 from storage.publish import finish_run, publish_run
 from storage.run_record import RunRecord
 from storage.run_store import RunHeader, read_header
+from storage.student_passes import pass_winners
+from tasks.audit_run import AuditFigures, alarms_of, audit_figures, find_reference
+from tasks.lineage import code_commit, installed_versions, lineage_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +31,23 @@ class RunTotals:
     clips_planned: int
     clips_student: int
     clips_teacher: int
+    clips_unfunded: int
+    videos_unfunded: int
     cost: ComputeCost
+    student_confidence: ConfidenceCounts = ConfidenceCounts()  # noqa: RUF009 - frozen
+    teacher_confidence: ConfidenceCounts = ConfidenceCounts()  # noqa: RUF009 - frozen
+    """On audited videos."""
+    cost_usd: float | None = None
+    """None where a shard was labeled without a price table."""
 
 
 def publish_and_record(
-    out: str, run_id: str, *, config_json: str, code_version: str, prices: PriceTable | None
+    out: str,
+    run_id: str,
+    *,
+    config_json: str,
+    code_version: str,
+    budget: BudgetSettings | None = None,
 ) -> RunRecord:
     """Merge the shards into the published table, then write the run's row and its success marker.
 
@@ -43,16 +61,23 @@ def publish_and_record(
     published = publish_run(store, run_id)
     header = read_header(store, run_id)
     winners = {receipt.shard_id: receipt.attempt_id for receipt in published.receipts}
+    totals = add_up(published.receipts)
     record = summarise(
         header,
-        add_up(published.receipts),
-        retry_cost=lost_seconds(store, run_id, winners),
+        totals,
+        retry_cost=lost_seconds(store, run_id, winners | pass_winners(store, run_id, header.fingerprint)),
         ended_at=datetime.now(UTC),
         config_json=config_json,
         code_version=code_version,
-        prices=prices,
+        budget=budget,
+        audit=audit_figures(
+            published.audited, totals.student_confidence, totals.teacher_confidence, find_reference(header)
+        ),
     )
-    return finish_run(store, record, published.run)
+    lineage = lineage_json(
+        header, published.run, winners, out=store.root, versions=installed_versions(), commit=code_commit()
+    )
+    return finish_run(store, replace(record, alarms=_alarm_names(record), lineage_json=lineage), published.run)
 
 
 def add_up(receipts: Sequence[ShardReceipt]) -> RunTotals:
@@ -64,8 +89,28 @@ def add_up(receipts: Sequence[ShardReceipt]) -> RunTotals:
         clips_planned=sum(receipt.clips_planned for receipt in receipts),
         clips_student=sum(receipt.clips_student for receipt in receipts),
         clips_teacher=sum(receipt.clips_teacher for receipt in receipts),
+        clips_unfunded=sum(receipt.clips_unfunded for receipt in receipts),
+        videos_unfunded=sum(receipt.videos_unfunded for receipt in receipts),
         cost=sum((receipt.cost for receipt in receipts), ComputeCost()),
+        student_confidence=sum((receipt.student_confidence for receipt in receipts), ConfidenceCounts()),
+        teacher_confidence=sum((receipt.teacher_confidence for receipt in receipts), ConfidenceCounts()),
+        cost_usd=_add_prices([receipt.cost_usd for receipt in receipts]),
     )
+
+
+def describe_budget(budget: BudgetSettings, totals: RunTotals) -> str:
+    """Return each limit and what the run took of it as JSON; of the wall clock only the limit is known here."""
+
+    def spent(unit: Unit) -> float | None:
+        match unit:
+            case "wall_clock":
+                return None
+            case "usd":
+                return totals.cost_usd
+            case _:
+                return amount_of(unit, totals.cost)
+
+    return json.dumps({unit: {"limit": limit, "spent": spent(unit)} for unit, limit in budget.limits.items()})
 
 
 def saved_flops_share(cost: ComputeCost) -> float | None:
@@ -84,9 +129,12 @@ def saved_seconds_share(totals: RunTotals) -> float | None:
     if not totals.clips_teacher:
         return None
     cost = totals.cost
-    teacher_seconds_per_clip = cost.teacher_seconds / totals.clips_teacher
-    dense_seconds = cost.dense_decode_cpu_seconds + teacher_seconds_per_clip * totals.clips_planned
-    return 1.0 - (cost.decode_cpu_seconds + cost.student_seconds + cost.teacher_seconds) / dense_seconds
+    return 1.0 - (cost.decode_cpu_seconds + cost.student_seconds + cost.teacher_seconds) / _dense_seconds(totals)
+
+
+def _dense_seconds(totals: RunTotals) -> float:
+    teacher_seconds_per_clip = totals.cost.teacher_seconds / totals.clips_teacher
+    return totals.cost.dense_decode_cpu_seconds + teacher_seconds_per_clip * totals.clips_planned
 
 
 def summarise(
@@ -96,10 +144,13 @@ def summarise(
     ended_at: datetime,
     config_json: str,
     code_version: str,
-    prices: PriceTable | None,
     retry_cost: float,
+    budget: BudgetSettings | None = None,
+    audit: AuditFigures = AuditFigures(),  # noqa: B008 - frozen
 ) -> RunRecord:
-    """Build the run's row. Figures that this run did not measure are None."""
+    """Build the run's row, but for its alarms. Figures that this run did not measure are None."""
+    cost, saved_flops, saved_seconds = totals.cost, saved_flops_share(totals.cost), saved_seconds_share(totals)
+    limited = budget if budget is not None and budget.is_limited else None
     return RunRecord(
         run_id=header.run_id,
         flow="label",
@@ -122,9 +173,28 @@ def summarise(
         clips_planned=totals.clips_planned,
         clips_student=totals.clips_student,
         clips_teacher=totals.clips_teacher,
-        saved_flops_share=saved_flops_share(totals.cost),
-        saved_seconds_share=saved_seconds_share(totals),
+        saved_flops_share=saved_flops,
+        saved_seconds_share=saved_seconds,
+        saved_flops_share_with_audit=(
+            None if saved_flops is None else saved_flops - cost.audit_flops / cost.dense_teacher_flops
+        ),
+        saved_seconds_share_with_audit=(
+            None if saved_seconds is None else saved_seconds - cost.audit_seconds / _dense_seconds(totals)
+        ),
         retry_cost=retry_cost,
-        cost_usd=None if prices is None else price_usd(totals.cost, prices),
-        **{field.name: getattr(totals.cost, field.name) for field in fields(ComputeCost)},
+        budget_json=None if limited is None else describe_budget(limited, totals),
+        clips_unfunded=None if limited is None else totals.clips_unfunded,
+        videos_unfunded=None if limited is None else totals.videos_unfunded,
+        cost_usd=totals.cost_usd,
+        **{field.name: getattr(cost, field.name) for field in fields(ComputeCost)},
+        **{field.name: getattr(audit, field.name) for field in fields(AuditFigures)},
     )
+
+
+def _alarm_names(record: RunRecord) -> str | None:
+    alarms = alarms_of(record)
+    return None if alarms is None else ",".join(alarm.name for alarm in alarms)
+
+
+def _add_prices(usd: Sequence[float | None]) -> float | None:
+    return None if None in usd else sum(part for part in usd if part is not None)

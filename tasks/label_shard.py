@@ -6,32 +6,37 @@ The main path of the product, with ``flows.label`` above it and ``cdmodel.cascad
 from __future__ import annotations
 
 import logging
-import time
+import math
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from functools import partial
 
-from cdmodel.cascade import decode_cost, label_video
+from cdmodel.audit_draw import AuditSettings, is_drawn
+from cdmodel.budget import Allotment, Purse
+from cdmodel.budgeted_cascade import cost_of_pass, label_after_pass
+from cdmodel.cascade import label_video
 from cdmodel.cascade_settings import CascadeSettings
-from cdmodel.clips import ClipSource
-from cdmodel.cost import ComputeCost, PriceTable
+from cdmodel.cost import ComputeCost, PriceTable, price_usd, require_price
 from cdmodel.decode_limits import DecodeLimits
-from cdmodel.decoder_name import DECODER_NAME
-from cdmodel.errors import VideoError, VideoKilledWorker
+from cdmodel.dense_audit import label_and_audit_video
 from cdmodel.models import CascadeModels
 from cdmodel.pass_choice import PassChooser
 from cdmodel.sampling import ClipSampling
-from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoRef
+from cdmodel.student_pass import StudentOutcome, StudentPass
+from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoPrediction, VideoRef
 from storage.attempt_log import AttemptLog, open_attempt
 from storage.filesystem import open_store
 from storage.prediction_schema import RowContext
 from storage.run_store import commit_shard, standing_receipt
-from tasks.worker_decoder import open_clips, prepare_decoder
+from storage.student_passes import read_passes
+from tasks.log_facts import log_about
+from tasks.video_attempt import OpenVideo, at_hand, attempt_video
+from tasks.worker_decoder import prepare_decoder
 from tasks.worker_models import WorkerModels, load_worker_models
 
 logger = logging.getLogger(__name__)
-
-KILLED_WORKER = "a worker died while it was labeling this video, the second one on its shard; not tried once more"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,17 +55,21 @@ class LabelingSpec:
     cascade: CascadeSettings
     limits: DecodeLimits
     prices: PriceTable | None
+    audit: AuditSettings = AuditSettings()  # noqa: RUF009 - frozen
 
 
-def label_shard(shard: Shard, spec: LabelingSpec) -> ShardReceipt:
+def label_shard(shard: Shard, spec: LabelingSpec, allotment: Allotment | None = None) -> ShardReceipt:
     """Label every video of the shard and commit the rows as one object; blocks until they are visible.
+
+    With an ``allotment`` the student has seen the videos already (``tasks.score_shard``), and the teacher is asked about
+    what the run's budget pays for.
 
     Safe to run twice, even at once: every attempt writes one complete object under the same name, the first one wins
     and the others return the winner's receipt. A video that cannot be labeled becomes a failed row.
 
     Raises:
         BundleError: the worker cannot load the models of the run.
-        ConfigError: the run wants videos decoded on a GPU, and the worker has none.
+        ConfigError: the run wants videos decoded on a GPU, and the worker has none; or its device has no price.
         RunError: the worker cannot start a decoder.
         StorageUnavailable, CommitStateUnknown: the shard could not be committed; nothing of it is visible, or its
             object is complete.
@@ -70,9 +79,17 @@ def label_shard(shard: Shard, spec: LabelingSpec) -> ShardReceipt:
     if (standing := standing_receipt(store, spec.run_id, shard.shard_id, spec.fingerprint)) is not None:
         return standing
     log = open_attempt(store, spec.run_id, shard.shard_id, launch_id=spec.launch_id, attempt_id=attempt_id)
+    if log.follows_a_death:
+        # Nothing more is asked of the next worker than has to be: an audit can wait, a label cannot.
+        spec = replace(spec, audit=replace(spec.audit, share=0.0))
     prepare_decoder(spec.limits)
     models = load_worker_models(spec.models)
-    outcomes = _label_all(shard, models, spec, log)
+    require_price(spec.prices, models.device_name)
+    outcomes = (
+        _label_all(shard, models, spec, log)
+        if allotment is None
+        else _label_allotted(shard, allotment, models, spec, log)
+    )
     log.before_commit()
     context = RowContext(
         run_id=spec.run_id,
@@ -87,44 +104,94 @@ def label_shard(shard: Shard, spec: LabelingSpec) -> ShardReceipt:
     receipt = commit_shard(store, outcomes, context, datetime.now(UTC))
     if receipt.attempt_id != attempt_id:
         log.lost()
-    logger.info("shard committed run=%s shard=%s videos=%d", spec.run_id, shard.shard_id, receipt.videos)
+    with log_about(run=spec.run_id, shard=shard.shard_id):
+        logger.info("shard committed, %d videos", receipt.videos)
     return receipt
+
+
+def label_funded_shard(work: tuple[Shard, Allotment], spec: LabelingSpec) -> ShardReceipt:
+    """Label a shard of a run with a budget: ``label_shard`` as one argument that a cluster can hand out."""
+    shard, allotment = work
+    return label_shard(shard, spec, allotment)
 
 
 def _label_all(shard: Shard, models: CascadeModels, spec: LabelingSpec, log: AttemptLog) -> list[VideoOutcome]:
     outcomes: list[VideoOutcome] = []
     passes = PassChooser()
     for video in shard.videos:
-        log.before_video(video.video_id)
-        outcomes.append(_label_or_fail(video, models, spec, passes, killed_worker=video.video_id in log.suspects))
-        log.after_video()
+        with at_hand(video, log, run_id=spec.run_id, shard_id=shard.shard_id) as killed_worker:
+            outcomes.append(label_or_fail(video, models, spec, passes, killed_worker=killed_worker))
     return outcomes
 
 
-def _label_or_fail(
+def label_or_fail(
     video: VideoRef, models: CascadeModels, spec: LabelingSpec, passes: PassChooser, *, killed_worker: bool
 ) -> VideoOutcome:
-    started = time.perf_counter()
-    clips: ClipSource | None = None
-    outcome: VideoOutcome
+    """Label one video; what is wrong with it becomes a failure. ``killed_worker`` leaves it alone and says so."""
+    label = label_and_audit_video if is_drawn(spec.audit, video) else label_video
+
+    def look(open_video: OpenVideo) -> VideoPrediction:
+        with open_video() as clips:
+            return label(video, clips, models, spec.cascade, passes)
+
+    return attempt_video(video, look, models, spec.sampling, spec.limits, killed_worker=killed_worker)
+
+
+def _label_allotted(
+    shard: Shard, allotment: Allotment, models: CascadeModels, spec: LabelingSpec, log: AttemptLog
+) -> list[VideoOutcome]:
+    """Label from the student's passes; what is worth most first, should the purse run dry before the end."""
+    passes = read_passes(open_store(spec.out), spec.run_id, shard, spec.fingerprint, labels=len(models.manifest.labels))
+    purse = Purse(allotment, _pricing(spec, models))
+    outcomes: list[VideoOutcome] = []
+    for position in _most_valuable_first(passes, allotment):
+        taken, funded = passes[position], allotment.clips.get(position, ())
+        if isinstance(taken, VideoFailure):
+            outcomes.append(taken)
+            continue
+        with at_hand(taken.video, log, run_id=spec.run_id, shard_id=shard.shard_id) as killed_worker:
+            outcomes.append(_label_funded(taken, funded, purse, models, spec, killed_worker=killed_worker))
+    return outcomes
+
+
+def _label_funded(
+    taken: StudentPass,
+    funded: tuple[int, ...],
+    purse: Purse,
+    models: CascadeModels,
+    spec: LabelingSpec,
+    *,
+    killed_worker: bool,
+) -> VideoOutcome:
+    def look(open_video: OpenVideo) -> VideoPrediction:
+        audit = is_drawn(spec.audit, taken.video)
+        return label_after_pass(taken, funded, open_video, models, spec.cascade, purse, audit=audit)
+
     try:
-        if killed_worker:
-            raise VideoKilledWorker(video.uri, KILLED_WORKER)
-        with open_clips(video, spec.sampling, spec.limits) as clips:
-            outcome = label_video(video, clips, models, spec.cascade, passes)
-    except VideoError as error:
-        logger.info("video failed run=%s video=%s kind=%s: %s", spec.run_id, video.video_id, error.kind, error.reason)
-        summary = None if clips is None else clips.summary()
-        outcome = VideoFailure.from_error(
-            video,
-            error,
-            facts=None if summary is None else summary.facts,
-            cost=ComputeCost() if clips is None else decode_cost(clips),
-            device=models.device_name,
-            decoder=DECODER_NAME,
-            decode_mode=None if summary is None else summary.mode,
-            decode_fallback=None if summary is None else summary.fallback_reason,
-            labeled_at=datetime.now(UTC),
+        return attempt_video(
+            taken.video,
+            look,
+            models,
+            spec.sampling,
+            spec.limits,
+            killed_worker=killed_worker,
+            spent=cost_of_pass(taken),
         )
-    wall = ComputeCost(wall_seconds=time.perf_counter() - started)
-    return replace(outcome, cost=outcome.cost + wall)
+    finally:
+        purse.close_video()
+
+
+def _pricing(spec: LabelingSpec, models: CascadeModels) -> Callable[[ComputeCost], float] | None:
+    if spec.prices is None:
+        return None
+    return partial(price_usd, device=models.device_name, prices=spec.prices)
+
+
+def _most_valuable_first(passes: Sequence[StudentOutcome], allotment: Allotment) -> list[int]:
+    """Return the positions of the videos, those with the most valuable clip that is paid for first."""
+
+    def best(position: int) -> float:
+        taken, funded = passes[position], allotment.clips.get(position, ())
+        return float(taken.value_N[list(funded)].max()) if isinstance(taken, StudentPass) and funded else -math.inf
+
+    return sorted(range(len(passes)), key=best, reverse=True)

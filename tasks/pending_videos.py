@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.errors import RunError
@@ -49,7 +49,9 @@ def find_pending(store: Store, request: RunRequest, runs: Sequence[RunState], fi
         listing = list_videos(request.source, request.corpus_rules)
         source, found, left = listing.source, listing.videos, _all_of(listing.videos)
         if not request.relabel:
-            left = work_left(store, found, runs, fingerprint, request.failures, DECODER_NAME)
+            left = work_left(
+                store, found, runs, fingerprint, request.failures, DECODER_NAME, carry_over=request.carry_over
+            )
     owners = planned_elsewhere(store, runs, fingerprint)
     free = tuple(video for video in left.videos if video.video_id not in owners)
     return PendingVideos(
@@ -68,7 +70,7 @@ def are_all_pending(
     """Tell whether planning the videos of a run now, in view of the other runs, would leave none of them out."""
     left = _all_of(videos)
     if not header.relabel and header.retry_reasons is None:
-        left = work_left(store, videos, others, header.fingerprint, policy, DECODER_NAME)
+        left = work_left(store, videos, others, header.fingerprint, policy, DECODER_NAME, carry_over=header.carry_over)
     owners = planned_elsewhere(store, others, header.fingerprint)
     return len(left.videos) == len(videos) and not any(video.video_id in owners for video in videos)
 
@@ -82,7 +84,8 @@ def _failed_before(
         state = "there is no such run" if named is None else "it is not finished; finish it first"
         raise RunError(retry.run_id, f"what failed in it is not known: {state}")
     failed = failed_videos(store, runs, named, fingerprint, retry.reasons)
-    return tuple(look_up_videos([video.uri for video in failed], [video.video_id for video in failed]))
+    found = look_up_videos([video.uri for video in failed], [video.video_id for video in failed])
+    return tuple(replace(video, group=known.group) for video, known in zip(found, failed, strict=True))
 
 
 def _all_of(videos: Sequence[VideoRef]) -> WorkLeft:

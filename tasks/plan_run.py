@@ -183,6 +183,7 @@ def _new_header(
         relabel=request.relabel,
         videos_quarantined=pending.quarantined,
         retry_reasons=request.retry_reasons,
+        carry_over=request.carry_over,
     )
 
 

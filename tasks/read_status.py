@@ -57,7 +57,8 @@ def _of_finished(store: Store, run: RunState) -> RunStatus:
         shards_done=run.header.shards,
         clips_planned=record.clips_planned,
         clips_teacher=record.clips_teacher,
-        cost=ComputeCost(**{field.name: getattr(record, field.name) for field in fields(ComputeCost)}),
+        # Rows of an earlier state lack the cost of the audit.
+        cost=ComputeCost(**{field.name: getattr(record, field.name) or 0 for field in fields(ComputeCost)}),
     )
 
 

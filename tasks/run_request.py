@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cdmodel.aggregation import Aggregation
+from cdmodel.budget import BudgetSettings
 from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.decode_limits import DecodeDevice
 from cdmodel.errors import ErrorKind
@@ -51,6 +52,12 @@ class RunRequest:
     failures: FailurePolicy = FailurePolicy()  # noqa: RUF009 - frozen
     retry: RetrySettings | None = None
     """None looks for videos in ``source``."""
+    budget: BudgetSettings | None = None
+
+    @property
+    def carry_over(self) -> bool:
+        """Whether videos are labeled again some of whose clips did not fit an earlier budget."""
+        return self.budget is not None and self.budget.carry_over
 
     @property
     def retry_reasons(self) -> tuple[str, ...] | None:

@@ -201,6 +201,7 @@ def _write_bundle(folder: Path, work: WorkFolder, fitted: FittedBundle, plan: _P
             default_aggregation=decisions.aggregation,
             value_at_share=decisions.value_at_share,
             risk=decisions.risk,
+            reference=decisions.reference,
             provenance=_describe_origin(fitted, plan, read),
             metrics=fitted.metrics,
         )

@@ -11,7 +11,8 @@ from cdmodel.bundle import BundleManifest, model_version, read_manifest
 from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.decode_limits import DecodeDevice
 from cdmodel.errors import ConfigError
-from cdmodel.policies import Certified
+from cdmodel.escalation import asks_once, needs_student
+from cdmodel.policies import Certified, EscalationPolicy
 from cdmodel.policy_choice import resolve_policy
 from cdmodel.sampling import ClipSampling
 from storage.bundles import local_bundle
@@ -42,12 +43,24 @@ def resolve_work(request: RunRequest) -> Work:
     manifest = read_manifest(local_bundle(request.bundle))
     sampling = request.sampling or manifest.sampling
     cascade = _choose_cascade(request, manifest)
+    if request.budget is not None and request.budget.is_limited:
+        _refuse_unrankable(cascade.policy)
     return Work(
         fingerprint=work_fingerprint(manifest, sampling, cascade, request.decode_device),
         model_version=model_version(manifest),
         sampling=sampling,
         cascade=cascade,
     )
+
+
+def _refuse_unrankable(policy: EscalationPolicy) -> None:
+    """Raise ConfigError for a policy whose clips cannot be ranked across the run before the teacher is asked."""
+    if not (needs_student(policy) and asks_once(policy)):
+        raise ConfigError(
+            "budget",
+            f"needs to know from the student what each clip is worth before the teacher is asked; escalation.kind = "
+            f"{policy.kind} decides otherwise: choose another, such as video_rank",
+        )
 
 
 def work_fingerprint(

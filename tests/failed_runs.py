@@ -42,4 +42,4 @@ def fail_all(out: str, header: RunHeader, kind_of: Callable[[VideoRef], ErrorKin
             for video in shard.videos
         ]
         commit_shard(store, outcomes, context, header.created_at)
-    publish_and_record(out, header.run_id, config_json="{}", code_version="0", prices=None)
+    publish_and_record(out, header.run_id, config_json="{}", code_version="0")

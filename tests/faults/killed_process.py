@@ -67,7 +67,7 @@ def _label_until_killed(death: Death) -> None:
     with disk.process(DiesAt(death.step, death.moment, lambda: os.kill(os.getpid(), signal.SIGKILL))):
         header = read_header(store, death.run_id)
         label_pending(store, header, death.attempt, datetime.fromisoformat(death.now), death.fails, death.decoder)
-        publish_and_record(death.out, death.run_id, config_json="{}", code_version="0", prices=None)
+        publish_and_record(death.out, death.run_id, config_json="{}", code_version="0")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ class Archive:
         label_pending(open_store(self.out), header, self.next_attempt(), self.clock.now, self.fails, DECODER_NAME)
 
     def publish(self, run_id: str) -> RunRecord:
-        return publish_and_record(self.out, run_id, config_json="{}", code_version="0", prices=None)
+        return publish_and_record(self.out, run_id, config_json="{}", code_version="0")
 
     def next_attempt(self) -> int:
         self.attempts += 1

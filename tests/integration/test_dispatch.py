@@ -96,7 +96,16 @@ def where_is_storage(_: int) -> str:
     return str(storage.__file__)
 
 
-def test_a_local_worker_that_dies_while_it_starts_is_one_error() -> None:
+def test_a_local_worker_that_dies_while_it_starts_is_started_again() -> None:
+    killed = ThreadPoolExecutor(1).submit(kill_the_first_new_child, set(psutil.Process().children()))
+    with open_cluster(ClusterSettings(workers=1), gpus=0) as cluster:
+        [outcome] = run_on_workers(cluster, square, iter([("square", 3)]))
+        assert isinstance(outcome, Completed)
+    killed.result()
+
+
+def test_local_workers_that_do_not_start_are_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "STARTS", 1)
     killed = ThreadPoolExecutor(1).submit(kill_the_first_new_child, set(psutil.Process().children()))
     with pytest.raises(RunError, match="its workers did not start"), open_cluster(ClusterSettings(workers=1), gpus=0):
         pass

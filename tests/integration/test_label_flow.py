@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from broken_networks import BRIGHT
@@ -21,6 +23,10 @@ from storage.views import run_query
 from tasks.generate_corpus import generate_corpus
 from tasks.run_request import NothingToDo
 from tasks.verify_output import verify_output
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import Log
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -51,17 +57,27 @@ def test_the_flow_labels_shows_itself_on_its_page_and_a_mended_video_is_labeled_
     from flows.label import label_corpus
 
     out = tmp_path / "out"
+    planned = CliRunner().invoke(app, ["plan", str(corpus), "--out", str(out), "--sample=9", "--workers=1", "--json"])
+    assert planned.exit_code == 0, planned.output
+    assert not out.exists()
     settings = {"source": str(corpus), "out": str(out), "cluster.workers": 1, "sharding.videos_per_shard": 3}
     record = label_corpus(load_config(None, [], settings))
     assert isinstance(record, RunRecord)
     assert (record.videos_planned, record.videos_failed) == (6, 1)
+    estimate = json.loads(planned.stdout)["estimate"]
+    assert (estimate["sampled_videos"], estimate["sampled_failures"]) == (6, 1)
+    for flops in ("student_flops", "teacher_flops"):
+        # All videos were sampled: there is nothing to be unsure of.
+        assert list(estimate[flops].values()) == pytest.approx([getattr(record, flops)] * 3)
     rows = run_query(open_store(str(out)), "select count(*), count(distinct video_id) from predictions").rows
     assert rows == ((6, 6),)
     with get_client(sync_client=True) as client:
         artifacts = {artifact.key: artifact for artifact in client.read_artifacts()}
+        logs = _wait_for_logs(client, "video failed")
     assert record.run_id in str(artifacts["savings-receipt"].data)
     assert "broken.mp4" in str(artifacts["failed-videos"].data)
     assert float(artifacts["labeling"].data) == 100.0
+    assert any("video failed" in log.message and "kind=unreadable" in log.message for log in logs)
     again = label_corpus(load_config(None, [], settings))
     assert isinstance(again, NothingToDo)
     assert again.videos_skipped == 6
@@ -75,6 +91,16 @@ def test_the_flow_labels_shows_itself_on_its_page_and_a_mended_video_is_labeled_
     rows = run_query(open_store(str(out)), "select status, run_id from latest where uri.ends_with('broken.mp4')").rows
     assert rows == (("labeled", run["run_id"]),)
     assert "nothing to retry" in CliRunner().invoke(app, ["retry", str(out)]).stderr
+
+
+def _wait_for_logs(client: SyncPrefectClient, text: str) -> list[Log]:
+    """Prefect sends logs in batches, every two seconds."""
+    deadline = time.monotonic() + 30
+    while True:
+        logs = client.read_logs()
+        if any(text in log.message for log in logs) or time.monotonic() > deadline:
+            return logs
+        time.sleep(0.2)
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -109,6 +135,37 @@ def test_a_run_closes_the_flow_runs_that_dead_processes_left_running_and_no_othe
         True,
         "Its process was killed; a later run went on with the work",
     )
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_serving_closes_the_runs_of_dead_processes_and_of_dead_servers_and_leaves_the_others() -> None:
+    from prefect import flow
+    from prefect.client.orchestration import get_client
+    from prefect.states import Pending, Running
+
+    from flows.prefect_runs import PROCESS, SERVED, close_dead_runs, process_identity
+
+    alive = process_identity()
+    dead = alive.rpartition(" ")[0] + " 0"
+    states = {
+        "dead": Running(),
+        "alive": Running(),
+        "not begun when its server died": Pending(),
+        "not begun yet": Pending(),
+    }
+    tags = {
+        "dead": (PROCESS + dead, SERVED + alive),
+        "alive": (PROCESS + alive,),
+        "not begun when its server died": (SERVED + dead,),
+        "not begun yet": (SERVED + alive,),
+    }
+    served = flow(lambda: None, name="served")
+    with get_client(sync_client=True) as client:
+        for name, state in states.items():
+            client.create_flow_run(served, name=name, tags=["out:/served", *tags[name]], state=state)
+        runs = close_dead_runs(client, "/served")
+    assert {run.name for run in runs.closed} == {"dead", "not begun when its server died"}
+    assert {run.name for run in runs.alive} == {"alive", "not begun yet"}
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from dataclasses import replace
@@ -21,6 +22,7 @@ from cdmodel.bundle import (
     write_manifest,
 )
 from cdmodel.calibration import CLIP_FEATURES, Calibration, ConfidenceMap
+from cdmodel.drift import EDGES, ConfidenceReference, count_confidences
 from cdmodel.errors import BundleError
 from cdmodel.models import load_bundle
 from cdmodel.policies import Gain
@@ -70,6 +72,27 @@ def test_the_version_is_stable_and_follows_everything_in_the_bundle(folder):
         replace(manifest, student=replace(manifest.student, weights_sha256="0")),
     ]
     assert len({version, *map(model_version, changed)}) == 1 + len(changed)
+
+
+def test_a_bundle_from_before_references_keeps_its_version_and_a_reference_changes_it(folder):
+    stored = json.loads((folder / MANIFEST_NAME).read_text())
+    assert stored.pop("reference") is None
+    (folder / MANIFEST_NAME).write_text(json.dumps(stored))
+    manifest = read_manifest(folder)
+    text = json.dumps(stored, separators=(",", ":"), ensure_ascii=False)
+    assert model_version(manifest) == "m-" + hashlib.sha256(text.encode()).hexdigest()[:12]
+    counts = count_confidences([[0.5, 0.9]])
+    reference = ConfidenceReference(edges=EDGES, student=counts, teacher=counts)
+    write_manifest(folder, replace(manifest, reference=reference))
+    assert read_manifest(folder).reference == reference
+    assert model_version(read_manifest(folder)) != model_version(manifest)
+
+
+def test_the_demo_bundle_remembers_the_confidence_of_its_models():
+    reference = read_manifest(DEMO_BUNDLE).reference
+    assert reference is not None
+    assert (reference.edges, reference.student.videos, reference.teacher.videos) == (EDGES, 240, 240)
+    assert sum(reference.student.clips_B) == sum(reference.teacher.clips_B)
 
 
 @pytest.mark.parametrize("name", [STUDENT_WEIGHTS, TEACHER_WEIGHTS])

@@ -11,7 +11,7 @@ from score_builders import FLOPS, cached_video, specialist_videos
 from cdmodel.aggregation import Judge, MeanProbability
 from cdmodel.bundle import BundleManifest
 from cdmodel.calibration import Calibration
-from cdmodel.decision_fit import REFERENCE_SHARES, fit_decisions, measure_risk
+from cdmodel.decision_fit import REFERENCE_SHARES, fit_decisions, measure_confidence, measure_risk
 from cdmodel.defaults_fit import fit_defaults, values_at_shares
 from cdmodel.errors import ConfigError, TrainingError
 from cdmodel.policies import (
@@ -142,6 +142,9 @@ def test_decisions_remember_what_budgets_and_certificates_need(kind):
     scored = [calibrate(video, decisions.calibration, kind) for video in specialist_videos(0, 40, kind=kind)]
     half = replay(VideoRank(min_value=decisions.value_at_share[10]), decisions.judge(kind), scored, FLOPS)
     assert half.escalated_share == pytest.approx(0.5, abs=0.02)
+    # Every clip of cal has a confidence of each model, calibrated: what runs are compared with.
+    assert decisions.reference == measure_confidence(scored)
+    assert decisions.reference.student.videos == decisions.reference.teacher.videos == 40
     # The most cautious threshold harms fewer than the boldest.
     harm = [sum(point.harm_G) for point in decisions.risk.points]
     assert harm[0] < harm[-1]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
-from cdmodel.intervals import bootstrap_mean, mcnemar_p, wilson
+from cdmodel.intervals import bootstrap_mean, mcnemar_p, score_interval, wilson
 
 
 @pytest.fixture
@@ -100,3 +100,14 @@ def test_mcnemar_doubles_the_binomial_tail(helpful, harmful):
     few, flips = min(helpful, harmful), helpful + harmful
     expected = min(1.0, 2 * binom.cdf(few, flips, 0.5)) if flips else 1.0
     assert mcnemar_p(helpful, harmful) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 1), (1, 1), (0, 40), (40, 40), (13, 40), (9800, 10_000)])
+def test_the_score_interval_of_whole_numbers_is_wilsons(successes, trials):
+    ours, wilsons = score_interval(successes / trials, trials), wilson(successes, trials)
+    assert (ours.low, ours.estimate, ours.high) == pytest.approx((wilsons.low, wilsons.estimate, wilsons.high))
+
+
+def test_fewer_trials_of_the_same_share_hold_the_interval_of_more():
+    wide, narrow = score_interval(0.98, 12.5), score_interval(0.98, 100.0)
+    assert wide.low < narrow.low < 0.98 < narrow.high < wide.high

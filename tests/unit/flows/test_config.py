@@ -65,6 +65,9 @@ shards_in_flight_per_worker = 3
 [prices]
 usd_per_gpu_hour = 2.0
 usd_per_cpu_hour = 0.05
+
+[prices.devices]
+"cuda:NVIDIA H200" = 4.2
 """
 
 
@@ -185,6 +188,18 @@ def test_places_become_absolute_because_workers_stand_elsewhere(tmp_path, monkey
         (["cluster.workers=0"], "workers"),
         (["sharding.videos_per_shard=0"], "videos_per_shard"),
         (["prices.usd_per_gpu_hour=1"], "usd_per_cpu_hour"),
+        (["audit.share=1.5"], "audit"),
+        (["audit.share=-0.1"], "share must lie between 0 and 1"),
+        (["audit.share=nan"], "share must lie between 0 and 1"),
+        (["audit.share=much"], "audit.share"),
+        (["audit.share=true"], "audit.share"),
+        (["audit.min_videos=0"], "min_videos"),
+        (["audit.surprise=1"], "surprise"),
+        (["alarms.min_audit_agreement=95"], "min_audit_agreement"),
+        (["alarms.max_student_drift=0"], "max_student_drift"),
+        (["alarms.max_failed_share=few"], "alarms.max_failed_share"),
+        (["alarms.surprise=1"], "surprise"),
+        (["prices.usd_per_cpu_hour=1", "prices.devices.tpu=1"], "tpu"),
         (["relabel"], "--set relabel"),
         (["run_id=a", "run_id.deeper=1"], "run_id"),
     ],

@@ -207,6 +207,12 @@ def test_a_parquet_manifest_names_its_videos(folder: Path):
     assert (second.video_id, second.video_version, second.size_bytes) == ("y", "e1", 7)
 
 
+def test_a_manifest_may_say_which_recording_a_video_is_of(folder: Path):
+    _write(folder / "a.mp4")
+    first, second = list_videos(_manifest(folder, "video_id,uri,group\n1,a.mp4,tape 7\n2,b.mp4,\n"), NO_RULES).videos
+    assert (first.group, second.group) == ("tape 7", None)
+
+
 def test_a_video_that_a_manifest_names_and_nobody_has_is_kept_for_later(folder: Path):
     (video,) = list_videos(_manifest(folder, "uri\ngone.mp4\n"), NO_RULES).videos
     assert (video.video_version, video.size_bytes) == ("unknown", None)

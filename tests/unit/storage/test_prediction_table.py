@@ -8,7 +8,7 @@ import pytest
 from run_builders import COST, FINGERPRINT, MODEL_VERSION, NOON, RUN_DATE, context, failure, prediction, video
 
 from cdmodel.cost import PriceTable, price_usd
-from cdmodel.types import Damage, VideoOutcome
+from cdmodel.types import Damage, VideoAudit, VideoOutcome
 from storage.prediction_schema import PREDICTION_SCHEMA, outcomes_to_table
 
 TEXT, INT, LONG, FLOAT, DOUBLE = pa.string(), pa.int32(), pa.int64(), pa.float32(), pa.float64()
@@ -35,6 +35,7 @@ PROMISED = {
     "uri": TEXT,
     "corpus": TEXT,
     "video_version": TEXT,
+    "source_group": TEXT,
     "run_id": TEXT,
     "shard_id": TEXT,
     "attempt_id": TEXT,
@@ -82,6 +83,8 @@ PROMISED = {
     "teacher_seconds": DOUBLE,
     "gpu_seconds": DOUBLE,
     "wall_seconds": DOUBLE,
+    "audit_flops": LONG,
+    "audit_seconds": DOUBLE,
     "device": TEXT,
     "decoder": TEXT,
     "decode_mode": TEXT,
@@ -123,7 +126,25 @@ def test_a_labeled_video_keeps_every_fact():
     assert (row["clips_planned"], row["clips_student"], row["clips_teacher"]) == (3, 2, 1)
     assert (row["duration_seconds"], row["fps"], row["width"], row["height"]) == (2.5, 25.0, 320, 240)
     assert (row["codec"], row["device"], row["decoder"]) == ("h264", "cpu", "pyav-1")
-    assert {name: row[name] for name in COST.__slots__} == {name: getattr(COST, name) for name in COST.__slots__}
+    not_audited = {"audit_flops": None, "audit_seconds": None}
+    expected = {name: getattr(COST, name) for name in COST.__slots__} | not_audited
+    assert {name: row[name] for name in COST.__slots__} == expected
+
+
+def test_an_audited_video_tells_the_teachers_answer_and_what_it_took():
+    outcome = prediction(replace(video("v1"), group="tape 7"))
+    cost = replace(COST, audit_flops=5, audit_seconds=0.5)
+    row = _row(replace(outcome, audit=VideoAudit(teacher_label_id=2, confidences=(0.5, 0.75)), cost=cost))
+    assert (row["audited"], row["teacher_label_id"], row["source_group"]) == (True, 2, "tape 7")
+    assert (row["audit_flops"], row["audit_seconds"]) == (5, 0.5)
+
+
+def test_an_audit_that_failed_is_none_but_what_it_took_is_told():
+    failed = VideoAudit(teacher_label_id=None, confidences=())
+    row = _row(replace(prediction(video("v1")), audit=failed, cost=replace(COST, audit_seconds=0.5)))
+    assert (row["audited"], row["teacher_label_id"], row["status"]) == (False, None, "labeled")
+    assert (row["audit_flops"], row["audit_seconds"]) == (0, 0.5)
+    assert [_row(failure(video("v1")))[name] for name in ("audit_flops", "audit_seconds")] == [None, None]
 
 
 def test_how_a_video_was_read_is_told_once_it_is_known():
@@ -175,4 +196,4 @@ def test_rows_come_by_id_whatever_the_order_of_the_outcomes():
 
 def test_a_price_table_fills_the_cost():
     prices = PriceTable(usd_per_gpu_hour=3.0, usd_per_cpu_hour=0.5)
-    assert _row(prediction(video("v1")), prices)["cost_usd"] == pytest.approx(price_usd(COST, prices))
+    assert _row(prediction(video("v1")), prices)["cost_usd"] == pytest.approx(price_usd(COST, "cpu", prices))

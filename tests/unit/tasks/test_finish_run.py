@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cdmodel.cost import ComputeCost, PriceTable
+from cdmodel.cost import ComputeCost
 from cdmodel.types import ShardReceipt
 from storage.run_store import RunHeader
 from tasks.finish_run import RunTotals, add_up, saved_flops_share, saved_seconds_share, summarise
@@ -89,7 +89,6 @@ def test_the_row_of_a_run_says_what_it_did_and_leaves_out_what_it_did_not_measur
         ended_at=NOON + timedelta(minutes=1),
         config_json='{"a": 1}',
         code_version="v1",
-        prices=None,
         retry_cost=1.5,
     )
     assert record.retry_cost == 1.5
@@ -102,16 +101,7 @@ def test_the_row_of_a_run_says_what_it_did_and_leaves_out_what_it_did_not_measur
     assert (record.cost_usd, record.audit_agreement, record.slowest_stage) == (None,) * 3
 
 
-def test_a_price_table_gives_the_run_its_price():
-    prices = PriceTable(usd_per_gpu_hour=3600.0, usd_per_cpu_hour=360.0)
-    record = summarise(
-        HEADER,
-        add_up([RECEIPT]),
-        ended_at=NOON,
-        config_json="{}",
-        code_version="v1",
-        prices=prices,
-        retry_cost=0.0,
-    )
-    # 2 s of a GPU; 3 s of decoding and 3 s of the models' 5 s on a CPU.
-    assert record.cost_usd == pytest.approx(2.0 + 0.6)
+def test_the_price_of_a_run_is_that_of_its_shards_and_unknown_where_one_was_labeled_without_prices():
+    cheap, dear = replace(RECEIPT, cost_usd=0.25), replace(RECEIPT, shard_id="s2", cost_usd=2.0)
+    assert add_up([cheap, dear]).cost_usd == pytest.approx(2.25)
+    assert add_up([cheap, RECEIPT]).cost_usd is None

@@ -6,23 +6,24 @@ from pathlib import Path
 
 import pytest
 
+from cdmodel.audit_draw import AuditSettings
 from cdmodel.bundle import model_version, read_manifest
 from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.cost import PriceTable
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.errors import BundleError, ConfigError
 from cdmodel.nvdec import NvdecPictures, find_gpu
-from cdmodel.policies import DenseTeacher
+from cdmodel.policies import DenseStudent, DenseTeacher
 from cdmodel.sampling import ClipSampling
 from cdmodel.testing import encode_numbered_clips, write_tiny_bundle
 from cdmodel.types import Shard, VideoRef
-from storage.attempt_log import read_attempts
+from storage.attempt_log import open_attempt, read_attempts
 from storage.filesystem import open_store
 from storage.parquet import open_parquet
 from storage.run_layout import shard_name
 from storage.run_store import read_receipt
 from tasks.label_shard import LabelingSpec, label_shard
-from tasks.worker_models import WorkerModels
+from tasks.worker_models import WorkerModels, load_worker_models
 
 CLIPS = 3
 
@@ -88,9 +89,25 @@ def test_the_receipt_is_what_stands_in_the_committed_object(spec, shard):
     receipt = label_shard(shard, spec)
     assert read_receipt(open_store(spec.out), spec.run_id, shard.shard_id) == receipt
     assert receipt.cost.bytes_read >= shard.videos[1].size_bytes
+
     assert receipt.cost.frames_decoded == 8 * CLIPS
     assert receipt.cost.teacher_flops == receipt.cost.dense_teacher_flops > 0
     assert receipt.cost.wall_seconds > 0
+
+
+def test_the_price_of_a_shard_is_that_of_its_rows(spec, shard):
+    receipt = label_shard(shard, spec)
+    assert receipt.cost_usd == pytest.approx(sum(row["cost_usd"] for row in _rows(spec, shard).values()))
+    assert receipt.cost_usd > 0
+
+
+def test_a_worker_whose_device_has_no_price_labels_nothing(spec, shard, monkeypatch):
+    models = replace(load_worker_models(spec.models), device_name="cuda:NVIDIA L4")
+    monkeypatch.setattr("tasks.label_shard.load_worker_models", lambda _: models)
+    prices = PriceTable(usd_per_cpu_hour=1.0)
+    with pytest.raises(ConfigError, match="NVIDIA L4"):
+        label_shard(shard, replace(spec, prices=prices))
+    assert not open_store(spec.out).exists(shard_name(spec.run_id, shard.shard_id))
 
 
 def test_a_shard_that_stands_is_not_labeled_again(spec, shard):
@@ -138,3 +155,45 @@ def test_a_row_says_that_a_gpu_has_decoded_its_video(spec, shard):
     label_shard(shard, replace(spec, limits=DecodeLimits(device="cuda")))
     good = _rows(spec, shard)["good.mkv"]
     assert (good["decode_mode"], good["decode_fallback"]) == ("nvdec", None)
+
+
+def _audited(spec: LabelingSpec, out: str) -> LabelingSpec:
+    """Audit everything under a policy that asks the teacher nothing."""
+    return replace(spec, out=out, audit=AuditSettings(share=1.0), cascade=replace(spec.cascade, policy=DenseStudent()))
+
+
+def test_an_audited_row_is_the_row_that_stands_without_the_audit_and_what_the_audit_found(spec, shard, tmp_path):
+    audited = _audited(spec, str(tmp_path / "audited"))
+    alone = replace(audited, out=str(tmp_path / "alone"), audit=AuditSettings(share=0.0))
+    receipt = label_shard(shard, audited)
+    label_shard(shard, alone)
+    label_shard(shard, spec)  # the dense teacher
+    ours, theirs, dense = (_rows(of, shard)["good.mkv"] for of in (audited, alone, spec))
+    of_the_audit = {"audited", "teacher_label_id", "audit_flops", "audit_seconds"}
+    measured = {name for name in ours if name.endswith("_seconds") and name != "duration_seconds"}
+    others = set(ours) - of_the_audit - measured - {"attempt_id", "labeled_at", "cost_usd"}
+    assert {name: ours[name] for name in others} == {name: theirs[name] for name in others}
+    assert (ours["audited"], ours["teacher_label_id"]) == (True, dense["label_id"])
+    assert ours["audit_flops"] == dense["teacher_flops"]
+    assert [theirs[name] for name in sorted(of_the_audit)] == [None, None, False, None]
+    assert (receipt.student_confidence.videos, receipt.teacher_confidence.videos) == (1, 1)
+    assert sum(receipt.teacher_confidence.clips_B) == CLIPS
+    assert (receipt.videos_labeled, receipt.videos_failed) == (1, 2), "what fails is not audited"
+    assert [_rows(audited, shard)[name]["audited"] for name in ("broken.mp4", "missing.mp4")] == [False, False]
+
+
+def test_where_a_worker_has_died_the_next_one_labels_without_the_audit(spec, shard, tmp_path):
+    audited = _audited(spec, str(tmp_path / "audited"))
+    store = open_store(audited.out)
+    open_attempt(store, spec.run_id, shard.shard_id, launch_id=spec.launch_id, attempt_id="dead")
+    label_shard(shard, audited)
+    row = _rows(audited, shard)["good.mkv"]
+    assert (row["status"], row["audited"], row["audit_seconds"]) == ("labeled", False, None)
+
+
+def test_a_run_that_goes_on_after_its_flow_has_died_audits_as_before(spec, shard, tmp_path):
+    audited = _audited(spec, str(tmp_path / "audited"))
+    store = open_store(audited.out)
+    open_attempt(store, spec.run_id, shard.shard_id, launch_id="an earlier launch", attempt_id="dead")
+    label_shard(shard, audited)
+    assert _rows(audited, shard)["good.mkv"]["audited"] is True

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cdmodel.bundle import MANIFEST_NAME, STUDENT_WEIGHTS, TEACHER_WEIGHTS, read_manifest
+from cdmodel.bundle import MANIFEST_NAME, STUDENT_WEIGHTS, TEACHER_WEIGHTS, read_manifest, write_manifest
 from cdmodel.descent import TrainingProgress
 from cdmodel.encode import encode_mp4
 from cdmodel.errors import BundleError, OutputError, SourceError, TrainingError
@@ -18,6 +19,7 @@ from cdmodel.sampling import ClipGeometry
 from cdmodel.teacher_source import TeacherSettings
 from cdmodel.train_settings import ConfidenceSettings, StudentSettings, TrainSettings
 from storage.corpus import CorpusRules
+from tasks.add_reference import add_reference
 from tasks.train_bundle import train_bundle
 
 SETTINGS = TrainSettings(
@@ -99,6 +101,21 @@ def test_the_bundle_loads_and_scores_as_its_manifest_says(trained):
     assert models.manifest.provenance["target_origin"] == "heldout"
     assert answers.logits_NK.shape == (3, 2)
     assert np.isfinite(answers.q_teacher_logit_N).all()
+
+
+def test_the_bundle_remembers_its_models_confidence_and_an_older_one_can_be_given_the_same(trained, tmp_path):
+    dataset, bundle = trained
+    shutil.copytree(bundle.folder, tmp_path / "older")
+    manifest = read_manifest(tmp_path / "older")
+    assert manifest.reference is not None
+    write_manifest(tmp_path / "older", replace(manifest, reference=None))
+    version = add_reference(str(tmp_path / "older"), str(dataset))
+    again = read_manifest(tmp_path / "older").reference
+    assert again is not None
+    assert (again.student.videos, again.teacher.videos) == (manifest.reference.student.videos, 2)
+    assert sum(again.student.clips_B) == sum(manifest.reference.student.clips_B) == 4
+    assert again == manifest.reference
+    assert version == bundle.model_version
 
 
 def test_only_the_finished_bundle_is_left_beside_its_target(trained):

@@ -75,7 +75,7 @@ def _failure(video: VideoRef) -> VideoFailure:
 
 def _finished(store: Store, run_id: str, *video_ids: str) -> Path:
     _labeled(store, run_id, *video_ids)
-    publish_and_record(store.root, run_id, config_json="{}", code_version="0", prices=None)
+    publish_and_record(store.root, run_id, config_json="{}", code_version="0")
     return Path(store.root) / TABLE / f"{run_id}-00000.parquet"
 
 

@@ -1,0 +1,87 @@
+"""What ``cdlabel serve`` is told: the settings of a labeling run, and when it runs.
+
+One TOML file: everything of ``cdlabel label`` at the top, and a table for each thing that is scheduled.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+from zoneinfo import ZoneInfo
+
+from cdmodel.errors import ConfigError
+from cdmodel.setting_groups import FORBID_UNKNOWN
+from flows.config import LabelRunConfig, load_config, read_toml, validate_settings
+from flows.fire_times import next_fires
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+OF_ONE_RUN = ("run_id", "retry")
+"""Settings of ``cdlabel label`` that mean one run, and nothing to a schedule."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleSettings:
+    """When the archive is labeled."""
+
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
+
+    cron: str
+    """Five fields: minute, hour, day of month, month, day of week."""
+    timezone: str = "UTC"
+    """IANA name of the zone that the cron's hours are in, such as `Europe/Berlin`."""
+    name: str = "nightly"
+    """Of the Prefect deployment; two schedules on one Prefect server need two names."""
+    catch_up: bool = True
+    """Start one run at once if a night was missed, or a run was cut short, while nothing was served."""
+    notify: str | None = None
+    """A Prefect block that is told of runs that failed or crashed, as `type/name`, such as `slack-webhook/ops`."""
+
+    def __post_init__(self) -> None:
+        if NAME.fullmatch(self.name) is None:
+            raise ValueError(f"name must be letters, digits, '.', '_' and '-', got {self.name!r}")
+        if self.notify is not None and len([part for part in self.notify.split("/") if part]) != 2:
+            raise ValueError(f"notify must be type/name of a Prefect block, got {self.notify!r}")
+        try:
+            ZoneInfo(self.timezone)
+        except (KeyError, OSError, ValueError) as error:
+            raise ValueError(f"timezone: there is no zone {self.timezone!r}") from error
+        next_fires(self.cron, self.timezone, datetime.now(UTC), 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedTables:
+    """The tables of the file that are no settings of ``cdlabel label``."""
+
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
+
+    schedule: ScheduleSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightlyConfig:
+    """What is served, and when."""
+
+    label: LabelRunConfig
+    schedule: ScheduleSettings
+
+
+def load_nightly_config(file: Path) -> NightlyConfig:
+    """Read the file and check all of it.
+
+    Raises:
+        ConfigError: naming the setting and what is wrong with it.
+    """
+    settings = read_toml(file)
+    tables = {name: settings.pop(name) for name in ServedTables.__dataclass_fields__ if name in settings}
+    _refuse_settings_of_one_run(settings)
+    served = validate_settings(ServedTables, tables)
+    return NightlyConfig(label=load_config(None, [], {}, settings), schedule=served.schedule)
+
+
+def _refuse_settings_of_one_run(settings: dict[str, Any]) -> None:
+    for name in OF_ONE_RUN:
+        if name in settings:
+            raise ConfigError(name, "belongs to one run; leave it out of a schedule")

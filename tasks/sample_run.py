@@ -1,0 +1,308 @@
+"""Measure a few videos of a planned run the way a worker labels them, and say what the whole run will take.
+
+Nothing is written: what the videos' labels would be is forgotten.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from itertools import accumulate, pairwise
+from math import nan
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from cdmodel.cost import ComputeCost, PriceTable, cpu_seconds, price_usd, require_price
+from cdmodel.cost_estimate import (
+    LEVEL,
+    Estimate,
+    Floats,
+    SampleDesign,
+    design_sample,
+    estimate_total,
+    expected_shares,
+    makespan,
+)
+from cdmodel.decode_limits import DecodeLimits
+from cdmodel.errors import ConfigError, VideoError
+from cdmodel.models import CascadeModels
+from cdmodel.pass_choice import PassChooser
+from cdmodel.sampling import ClipGeometry, ClipSampling
+from cdmodel.types import Shard, VideoFailure, VideoRef
+from tasks.label_shard import LabelingSpec, label_or_fail
+from tasks.worker_decoder import open_clips, prepare_decoder
+from tasks.worker_models import WorkerModels, load_worker_models
+
+Stage = Literal["decode", "student", "teacher", "read"]
+
+NO_VIDEO = VideoRef(video_id="none", uri=os.devnull, video_version="", size_bytes=0)
+"""A decoder that was asked for it has loaded all it needs."""
+PUBLISH_SECONDS, PUBLISH_SECONDS_PER_SHARD, PUBLISH_SECONDS_PER_VIDEO = 1.0, 1.7e-3, 9e-5
+"""Publishing as measured by ``benchmarks/bench_scale.py`` on 100,000 and 1,000,000 videos, see docs/experiments.md."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredVideo:
+    """What labeling one video took."""
+
+    video_id: str
+    failed: bool
+    cost: ComputeCost
+    device: str
+    worker: str
+    """Host and process that did it."""
+    peak_bytes: int
+    """The most memory that this worker and its decoder have held so far."""
+    core_wait_seconds: float
+    """How long they would have gone on but had no core, being more than the machine has or beside other programs."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the models ran on a GPU."""
+        return self.device != "cpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplePlan:
+    """The videos to measure, of those that a run has left to label."""
+
+    shards: tuple[Shard, ...]
+    design: SampleDesign
+    videos: tuple[VideoRef, ...]
+    """In the order of the design."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSetting:
+    """What decides about a run's cost besides its videos."""
+
+    workers: int
+    model_threads: int | None
+    """Of each worker's models, which spend their CPU seconds on as many at once; None counts as one."""
+    startup_seconds: float
+    prices: PriceTable | None
+    audit_share: float = 0.0
+    """Share of the videos that the teacher labels densely besides."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEstimate:
+    """What a run will take, from start to published tables. Intervals are about which videos were drawn."""
+
+    sampled_videos: int
+    sampled_failures: int
+    workers: int
+    wall_seconds: Estimate
+    cpu_seconds: Estimate
+    """Decoding, and the models where they run on CPUs: what the run's row will add up, and what is paid for."""
+    gpu_seconds: Estimate
+    student_flops: Estimate
+    teacher_flops: Estimate
+    audit_flops: Estimate
+    """Of the teacher on the clips that only the audit asks about; the teacher's seconds include theirs."""
+    usd: Estimate | None
+    stage_seconds: dict[Stage, Estimate]
+    """Wall time that each stage keeps one worker busy; decoding goes on beside the models. ``read`` is what neither the
+    decoder, nor the models, nor waiting for a core accounts for: waiting for the store."""
+    slowest_stage: Stage
+    startup_seconds: float
+    """Part of ``wall_seconds``: until the workers label."""
+    publish_seconds: float
+    """Part of ``wall_seconds``: modeled, not measured."""
+    peak_memory_bytes: int
+    """Of all workers with their decoders: the most that one needed in the sample, times their number."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object ``estimate`` of ``plan --json``."""
+        return {"interval": LEVEL, **asdict(self)}
+
+
+def plan_sample(shards: Sequence[Shard], sample: int, seed: int) -> SamplePlan:
+    """Choose ``sample`` of the shards' videos at random, over all sizes; all where there are not so many.
+
+    Raises:
+        ConfigError: fewer than two are asked for.
+    """
+    if sample < 2:
+        raise ConfigError("--sample", f"must be at least 2: one video does not show how much they differ, got {sample}")
+    videos = [video for shard in shards for video in shard.videos]
+    design = design_sample(_shares(videos), sample, seed)
+    return SamplePlan(shards=tuple(shards), design=design, videos=tuple(videos[place] for place in design.chosen_n))
+
+
+def measure_video(video: VideoRef, spec: LabelingSpec) -> MeasuredVideo:
+    """Label one video as ``label_shard`` would, keep the cost and forget the labels. A failed video has its cost too.
+
+    Raises:
+        BundleError, ConfigError, RunError: as ``label_shard``.
+    """
+    models = _warm_models(spec.models, spec.limits)
+    require_price(spec.prices, models.device_name)
+    waited = _core_wait_seconds()
+    outcome = label_or_fail(video, models, spec, _passes(spec.launch_id), killed_worker=False)
+    return MeasuredVideo(
+        video_id=video.video_id,
+        failed=isinstance(outcome, VideoFailure),
+        cost=outcome.cost,
+        device=outcome.device,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+        peak_bytes=sum(_peak_bytes(process_id) for process_id in _own_processes()),
+        core_wait_seconds=max(_core_wait_seconds() - waited, 0.0),
+    )
+
+
+def estimate_run(plan: SamplePlan, measured: Sequence[MeasuredVideo], setting: RunSetting) -> RunEstimate:
+    """Add up what all videos of the plan will take; ``measured`` in any order, one for each video of the sample.
+
+    Wall time is that of the shards handed in turn to whichever worker is free, each as long as its videos' expected
+    shares of the whole, between start-up and publishing.
+    """
+    by_id = {one.video_id: one for one in measured}
+    sample = [by_id[video.video_id] for video in plan.videos]
+    audit_flops = [_audit_flops(one.cost, setting) for one in sample]
+    pace = _teacher_pace(sample)
+    costs = [
+        _with_audit(one, flops * pace, setting.model_threads) for one, flops in zip(sample, audit_flops, strict=True)
+    ]
+    total = partial(estimate_total, plan.design)
+    stages = _stage_seconds(plan.design, sample, costs, setting.model_threads)
+    publish_seconds = _publish_seconds(plan)
+    return RunEstimate(
+        sampled_videos=len(sample),
+        sampled_failures=sum(one.failed for one in sample),
+        workers=setting.workers,
+        wall_seconds=total([cost.wall_seconds for cost in costs]).scaled(
+            _busiest_share(plan, setting.workers), plus=setting.startup_seconds + publish_seconds
+        ),
+        cpu_seconds=total([cpu_seconds(cost) for cost in costs]),
+        gpu_seconds=total([cost.gpu_seconds for cost in costs]),
+        student_flops=total([cost.student_flops for cost in costs]),
+        teacher_flops=total([cost.teacher_flops for cost in costs]),
+        audit_flops=total(audit_flops),
+        usd=None
+        if setting.prices is None
+        else total([price_usd(cost, one.device, setting.prices) for cost, one in zip(costs, sample, strict=True)]),
+        stage_seconds=stages,
+        slowest_stage=max(stages, key=lambda stage: stages[stage].value),
+        startup_seconds=setting.startup_seconds,
+        publish_seconds=publish_seconds,
+        peak_memory_bytes=setting.workers * max(one.peak_bytes for one in sample),
+    )
+
+
+@lru_cache(maxsize=1)
+def _warm_models(wanted: WorkerModels, limits: DecodeLimits) -> CascadeModels:
+    """Get this process ready, as it is for all videos but the first of a run: models loaded and used, decoder started."""
+    prepare_decoder(limits)
+    models = load_worker_models(wanted)
+    with suppress(VideoError), open_clips(NO_VIDEO, ClipSampling(), limits):
+        pass
+    models.student.score(_blank_clip(models.student.geometry))
+    models.teacher.score(_blank_clip(models.teacher.geometry))
+    return models
+
+
+def _blank_clip(geometry: ClipGeometry) -> NDArray[np.uint8]:
+    return np.zeros((1, geometry.frames, 3, geometry.height, geometry.width), dtype=np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _passes(launch_id: str) -> PassChooser:
+    """Return what this process has learned of the videos so far, as it would within a shard."""
+    return PassChooser()
+
+
+def _own_processes() -> list[int]:
+    """Return the ids of this process and of its decoders."""
+    return [os.getpid(), *(child.pid for child in psutil.Process().children())]
+
+
+def _peak_bytes(process_id: int) -> int:
+    """Return the most memory that a process has held; what it holds now where the system does not remember."""
+    try:
+        status = Path(f"/proc/{process_id}/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, IndexError):
+        pass
+    try:
+        return int(psutil.Process(process_id).memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def _core_wait_seconds() -> float:
+    """Return how long the threads of our processes were ready and had no core; 0 where the system does not say.
+
+    Source: Linux, Documentation/scheduler/sched-stats.rst, the second figure of /proc/<pid>/schedstat.
+    """
+    waited = 0
+    for process_id in _own_processes():
+        for thread in Path(f"/proc/{process_id}/task").glob("*/schedstat"):
+            with suppress(OSError, IndexError):  # a thread may end meanwhile
+                waited += int(thread.read_text(encoding="ascii").split()[1])
+    return waited / 1e9
+
+
+def _shares(videos: Sequence[VideoRef]) -> Floats:
+    return expected_shares([nan if video.size_bytes is None else video.size_bytes for video in videos])
+
+
+def _audit_flops(cost: ComputeCost, setting: RunSetting) -> float:
+    """Return the expected FLOPs of the teacher on clips of this video that the policy does not ask about."""
+    return setting.audit_share * max(cost.dense_teacher_flops - cost.teacher_flops, 0)
+
+
+def _teacher_pace(sample: Sequence[MeasuredVideo]) -> float:
+    """Return the teacher's seconds per FLOP; 0 where it was never asked, and its pace is not known."""
+    flops = sum(one.cost.teacher_flops for one in sample)
+    return sum(one.cost.teacher_seconds for one in sample) / flops if flops else 0.0
+
+
+def _with_audit(one: MeasuredVideo, audit_seconds: float, model_threads: int | None) -> ComputeCost:
+    """Return what the video costs, with the seconds of the teacher that its audit is expected to take."""
+    added = ComputeCost(
+        teacher_seconds=audit_seconds,
+        gpu_seconds=audit_seconds if one.on_gpu else 0.0,
+        wall_seconds=_model_wall(one, audit_seconds, model_threads),
+    )
+    return one.cost + added
+
+
+def _model_wall(one: MeasuredVideo, model_seconds: float, model_threads: int | None) -> float:
+    """Return how long a worker was in its models: on a CPU their seconds are those of all threads together."""
+    return model_seconds if one.on_gpu else model_seconds / (model_threads or 1)
+
+
+def _stage_seconds(
+    design: SampleDesign, sample: Sequence[MeasuredVideo], costs: Sequence[ComputeCost], model_threads: int | None
+) -> dict[Stage, Estimate]:
+    seconds: dict[Stage, list[float]] = {stage: [] for stage in get_args(Stage)}
+    for one, cost in zip(sample, costs, strict=True):
+        student = _model_wall(one, cost.student_seconds, model_threads)
+        teacher = _model_wall(one, cost.teacher_seconds, model_threads)
+        seconds["decode"].append(cost.decode_cpu_seconds)
+        seconds["student"].append(student)
+        seconds["teacher"].append(teacher)
+        accounted = cost.decode_cpu_seconds + student + teacher + one.core_wait_seconds
+        seconds["read"].append(max(cost.wall_seconds - accounted, 0.0))
+    return {stage: estimate_total(design, values) for stage, values in seconds.items()}
+
+
+def _busiest_share(plan: SamplePlan, workers: int) -> float:
+    """Return the share of all labeling that the worker which ends last does: 1 / workers where shards are many."""
+    shares_N = _shares([video for shard in plan.shards for video in shard.videos])
+    ends = list(accumulate((len(shard.videos) for shard in plan.shards), initial=0))
+    return makespan((float(shares_N[start:end].sum()) for start, end in pairwise(ends)), workers)
+
+
+def _publish_seconds(plan: SamplePlan) -> float:
+    per_shards = PUBLISH_SECONDS_PER_SHARD * len(plan.shards)
+    return PUBLISH_SECONDS + per_shards + PUBLISH_SECONDS_PER_VIDEO * plan.design.videos

@@ -1,0 +1,75 @@
+"""What is deployed, by ``cdlabel serve`` and by prefect.yaml, and what the server does for it by itself."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import yaml
+from prefect.client.schemas.objects import ConcurrencyLimitConfig
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import ParameterTypeError
+from prefect.flows import Flow
+
+from flows.automations import ENDED, HEARTBEAT_SECONDS, lost_heartbeat
+from flows.deployments import label_nightly
+
+ROOT = Path(__file__).parents[3]
+PREFECT_YAML = (ROOT / "prefect.yaml").read_text()
+
+
+def uncommented() -> str:
+    """Return the file with its example for containers, too."""
+    start = PREFECT_YAML.index("  # - name: nightly-kubernetes")
+    example = "\n".join(line.replace("# ", "", 1) for line in PREFECT_YAML[start:].splitlines())
+    return PREFECT_YAML[:start] + example
+
+
+@pytest.mark.parametrize(
+    ("text", "deployments"), [(PREFECT_YAML, 1), (uncommented(), 2)], ids=["as it is", "containers"]
+)
+def test_prefect_yaml_deploys_the_flow_with_parameters_that_it_takes(text: str, deployments: int) -> None:
+    found = yaml.safe_load(text)["deployments"]
+    assert len(found) == deployments
+    for deployment in found:
+        module, _, name = deployment["entrypoint"].rpartition(".")
+        deployed = getattr(importlib.import_module(module), name)
+        assert deployed is label_nightly
+        assert "config" in deployed.validate_parameters(deployment["parameters"])
+        assert CronSchedule(**deployment["schedules"][0]).cron
+        limit = ConcurrencyLimitConfig(**deployment["concurrency_limit"])
+        assert (limit.limit, limit.collision_strategy) == (1, "CANCEL_NEW")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"source": "/videos"},
+        {"source": "/videos", "out": "/out", "wrkers": 2},
+        {"source": "/videos", "out": "/out", "cluster": {"workers": 0}},
+        "/videos",
+    ],
+)
+def test_parameters_that_are_no_configuration_are_refused_before_any_work(config: object) -> None:
+    with pytest.raises(ParameterTypeError):
+        label_nightly.validate_parameters({"config": config})
+
+
+def test_the_flow_says_how_each_wrong_end_is_to_be_mended() -> None:
+    assert isinstance(label_nightly, Flow)
+    hooks = (label_nightly.on_failure_hooks, label_nightly.on_crashed_hooks, label_nightly.on_cancellation_hooks)
+    assert [[hook.__name__ for hook in some] for some in hooks] == [
+        ["tell_failed"],
+        ["tell_crashed"],
+        ["tell_cancelled"],
+    ]
+
+
+def test_a_run_is_dead_once_it_has_missed_three_heartbeats_and_has_not_ended() -> None:
+    trigger = lost_heartbeat("nightly", uuid4()).trigger
+    assert trigger.posture == "Proactive"
+    assert trigger.within.total_seconds() == 3 * HEARTBEAT_SECONDS
+    assert trigger.after == {"prefect.flow-run.heartbeat"}
+    assert trigger.expect == {"prefect.flow-run.heartbeat", *ENDED}
