@@ -6,7 +6,7 @@ import io
 import json
 import os
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -132,23 +132,30 @@ def test_a_page_asks_nothing_of_anybody(finished: Store):
     assert page.count("data:image/jpeg;base64,anBlZw==") == 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _RecordOfLaterDays(RunRecord):
-    alarms: str | None = None
-    audit_seconds: float | None = None
+WATCHED = {"alarms": {"max_student_drift": 0.25, "max_failed_share": 0.5}}
 
 
-@pytest.mark.parametrize(("alarms", "said"), [("agreement,student_drift", "Alarms rang"), ("", ""), (None, "")])
-def test_an_alarm_stands_above_everything_else(finished: Store, alarms: str | None, said: str):
+@pytest.mark.parametrize(("drift", "rings"), [(0.5, True), (0.1, False), (None, False)])
+def test_an_alarm_stands_above_everything_else(finished: Store, drift: float | None, rings: bool):
     facts = gather_report(finished.root, None, uncertain_videos=0)
     assert facts.record is not None
-    known = {field.name: getattr(facts.record, field.name) for field in fields(facts.record)}
-    record = _RecordOfLaterDays(**known | {"alarms": alarms, "audit_seconds": 2.0})
+    record = replace(facts.record, student_drift=drift, audit_seconds=2.0, config_json=json.dumps(WATCHED))
     page = render_report(replace(facts, record=record), (), out=finished.root, made_at=NOON, version="0")
-    assert ("Alarms rang" in page) == bool(said)
-    if said:
-        assert page.index("student drift") < page.index('class="kpis"')
+    assert ("An alarm rang in this run." in page) == rings
+    if rings:
+        assert page.index("student drift</strong>: ") < page.index('class="kpis"')
     assert "audit: 2.0 s" in page
+
+
+def test_a_budget_that_was_not_enough_is_told(finished: Store):
+    facts = gather_report(finished.root, None, uncertain_videos=0)
+    assert facts.record is not None
+    budget = {"teacher_flops": {"limit": 2e12, "spent": 1.5e12}, "usd": {"limit": 3, "spent": 1.25}}
+    record = replace(facts.record, budget_json=json.dumps(budget), clips_unfunded=7, videos_unfunded=1)
+    page = render_report(replace(facts, record=record), (), out=finished.root, made_at=NOON, version="0")
+    assert "7 clips in 1 video were left to the student" in page
+    assert re.search(r"teacher flops</th><td[^>]*>1.50 TFLOPs</td><td[^>]*>2.00 TFLOPs", page)
+    assert re.search(r"usd</th><td[^>]*>\$1.25</td><td[^>]*>\$3.00", page)
 
 
 def test_a_run_that_goes_on_is_reported_as_far_as_it_is_known(store: Store, tmp_path: Path):
