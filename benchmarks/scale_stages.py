@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from storage.publish import PublishedFile, PublishedRun, finish_run
 from storage.run_layout import PREDICTIONS, RUNS_TABLE, predictions_name, shard_name, success_name
 from storage.run_store import RECEIPT_KEY, RunHeader, committed_shards, create_plan, iter_shards, list_runs, make_shard
 from storage.views import connect_views
-from tasks.finish_run import RunTotals, publish_and_record, summarise
+from tasks.finish_run import add_up, publish_and_record, summarise
 from tasks.plan_run import open_run
 from tasks.run_request import LabelingPlan, RunRequest
 from tasks.sharding import cut_shards
@@ -244,15 +245,7 @@ def finish_invented(store: Store, header: RunHeader, shards: tuple[Shard, ...], 
         store.create(name, data)
         files.append(PublishedFile(name=name, rows=part.num_rows, bytes=len(data), sha256=""))
     published = PublishedRun(run_id=header.run_id, rows=rows.num_rows, files=tuple(files))
-    totals = RunTotals(
-        videos_labeled=rows.num_rows,
-        videos_partial=0,
-        videos_failed=0,
-        clips_planned=0,
-        clips_student=0,
-        clips_teacher=0,
-        cost=ComputeCost(),
-    )
+    totals = replace(add_up([]), videos_labeled=rows.num_rows)
     ended_at = header.created_at + timedelta(hours=1)
     finish_run(
         store,

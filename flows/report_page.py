@@ -15,9 +15,11 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from cdmodel.alarms import Alarm
 from flows import report_charts as charts
 from flows import report_wording as words
 from storage.uri import base_name
+from tasks.audit_run import alarms_of
 from tasks.report_costs import (
     AuditFacts,
     BudgetFacts,
@@ -26,7 +28,6 @@ from tasks.report_costs import (
     audit_facts,
     budget_facts,
     compare_costs,
-    run_alarms,
     stage_seconds,
 )
 from tasks.report_facts import ReportFacts, RunRows, UncertainVideo
@@ -65,7 +66,7 @@ class FinishedRun:
     work_seconds: float
     audit: AuditFacts
     budget: BudgetFacts | None
-    alarms: tuple[str, ...] | None
+    alarms: tuple[Alarm, ...] | None
     videos_labeled: int
     """In full or in part."""
     saved_flops_share: float | None
@@ -120,7 +121,7 @@ def _finished(facts: ReportFacts, rows: RunRows, thumbnails: Sequence[Thumbnail 
         work_seconds=sum(stage.seconds for stage in stages),
         audit=audit_facts(record),
         budget=budget_facts(record),
-        alarms=run_alarms(record),
+        alarms=alarms_of(record),
         videos_labeled=record.videos_labeled + record.videos_partial,
         saved_flops_share=record.saved_flops_share,
         saved_seconds_share=record.saved_seconds_share,
@@ -171,6 +172,7 @@ def _environment() -> Environment:
             "clips": words.clips,
             "moment": words.moment,
             "cost": _cost,
+            "budgeted": _budgeted,
         }
     )
     return environment
@@ -195,3 +197,15 @@ def _cost(amount: float, measure: str) -> str:
             return words.seconds(amount)
         case _:
             return words.usd(amount)
+
+
+def _budgeted(amount: float | None, unit: str) -> str:
+    if amount is None:
+        return words.UNKNOWN
+    match unit:
+        case "teacher_flops":
+            return words.flops(amount)
+        case "usd":
+            return words.usd(amount)
+        case _:
+            return words.seconds(amount)

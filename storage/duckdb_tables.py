@@ -31,6 +31,8 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     connection.execute("set timezone = 'UTC'")
     # A query that needs another extension says so, instead of fetching it from the network behind the user's back.
     connection.execute("set autoinstall_known_extensions = false")
+    # Where DuckDB takes the process for an interactive one (python -c, a spawned worker) it draws on stdout, among results.
+    connection.execute("set enable_progress_bar = false")
     if store.staging is None:
         connection.register_filesystem(store.filesystem)
     return connection

@@ -98,7 +98,6 @@ def _labels(store: Store, where: str | None) -> Iterator[duckdb.DuckDBPyConnecti
     ):
         connection.execute(f"set memory_limit = '{LARGE_WORK_BYTES}B'")
         connection.execute("set threads = 1")
-        connection.execute("set enable_progress_bar = false")
         connection.execute("set temp_directory = '" + folder.replace("'", "''") + "'")
         _create_view(connection, where)
         if connection.execute("select 1 from labels limit 1").fetchone() is None:

@@ -5,8 +5,8 @@ Pure. Where a figure was not measured, the comparison is left out rather than in
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+import json
+from dataclasses import dataclass
 
 from storage.run_record import RunRecord
 
@@ -51,12 +51,20 @@ class AuditFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetLimit:
+    """One limit of a run's budget."""
+
+    unit: str
+    """A field of ``cdmodel.budget.BudgetSettings``."""
+    limit: float
+    spent: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetFacts:
     """What the run was allowed to spend, and what that left to the student."""
 
-    unit: str
-    limit: float | None
-    spent: float | None
+    limits: tuple[BudgetLimit, ...]
     clips_unfunded: int
     videos_unfunded: int
 
@@ -78,7 +86,7 @@ def compare_costs(record: RunRecord) -> tuple[CostPair, ...]:
         dense = seconds / (1 - share)
         pairs.append(CostPair(measure="seconds", spent=seconds, dense=dense, is_estimate=True))
         if record.cost_usd:
-            usd_per_second = record.cost_usd / (seconds + (_figures(record).get("audit_seconds") or 0.0))
+            usd_per_second = record.cost_usd / (seconds + (record.audit_seconds or 0.0))
             dense_usd = usd_per_second * dense
             pairs.append(CostPair(measure="US dollars", spent=record.cost_usd, dense=dense_usd, is_estimate=True))
     return tuple(pairs)
@@ -91,54 +99,41 @@ def stage_seconds(record: RunRecord) -> tuple[StageSeconds, ...]:
         StageSeconds(stage="student", seconds=record.student_seconds),
         StageSeconds(stage="teacher", seconds=record.teacher_seconds),
     ]
-    audit_seconds = _figures(record).get("audit_seconds")
-    if audit_seconds:
-        stages.append(StageSeconds(stage="audit", seconds=audit_seconds))
+    if record.audit_seconds:
+        stages.append(StageSeconds(stage="audit", seconds=record.audit_seconds))
     return tuple(stages)
 
 
 def audit_facts(record: RunRecord) -> AuditFacts:
     """Return the audit's figures, and the drift, which is known without an audit too."""
-    figures = _figures(record)
     return AuditFacts(
         videos=record.audit_videos or 0,
         agreement=record.audit_agreement,
         agreement_low=record.audit_agreement_low,
         agreement_high=record.audit_agreement_high,
-        groups=figures.get("audit_groups"),
-        mean_confidence=figures.get("audit_confidence"),
-        calibration_error=figures.get("audit_ece"),
-        student_drift=figures.get("student_drift"),
-        teacher_drift=figures.get("teacher_drift"),
-        saved_flops_share=figures.get("saved_flops_share_with_audit"),
+        groups=record.audit_groups,
+        mean_confidence=record.audit_confidence,
+        calibration_error=record.audit_ece,
+        student_drift=record.student_drift,
+        teacher_drift=record.teacher_drift,
+        saved_flops_share=record.saved_flops_share_with_audit,
     )
 
 
 def budget_facts(record: RunRecord) -> BudgetFacts | None:
     """Return the budget's figures; None where the run had no budget."""
-    figures = _figures(record)
-    unit = figures.get("budget_unit")
-    if not unit:
+    if record.budget_json is None:
         return None
+    told = json.loads(record.budget_json)
     return BudgetFacts(
-        unit=unit,
-        limit=figures.get("budget_limit"),
-        spent=figures.get("budget_spent"),
-        clips_unfunded=figures.get("clips_unfunded") or 0,
-        videos_unfunded=figures.get("videos_unfunded") or 0,
+        limits=tuple(
+            BudgetLimit(unit=unit, limit=figures["limit"], spent=figures.get("spent")) for unit, figures in told.items()
+        ),
+        clips_unfunded=record.clips_unfunded or 0,
+        videos_unfunded=record.videos_unfunded or 0,
     )
-
-
-def run_alarms(record: RunRecord) -> tuple[str, ...] | None:
-    """Return the names of the alarms that rang; None where nothing was checked."""
-    return split_alarms(_figures(record).get("alarms"))
 
 
 def split_alarms(names: str | None) -> tuple[str, ...] | None:
     """Return the alarms that a run's row names: none rang where it is empty, nothing was checked where it is null."""
     return None if names is None else tuple(name for name in names.split(",") if name)
-
-
-def _figures(record: RunRecord) -> dict[str, Any]:
-    """Return the row by name: a row that an older state wrote lacks the newest columns."""
-    return asdict(record)

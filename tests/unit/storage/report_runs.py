@@ -29,7 +29,7 @@ from storage.publish import PublishedFile, PublishedRun, finish_run
 from storage.run_layout import predictions_name
 from storage.run_record import RunRecord
 from storage.run_store import create_plan
-from tasks.finish_run import RunTotals, add_up, saved_flops_share, saved_seconds_share
+from tasks.finish_run import add_up, saved_flops_share, saved_seconds_share
 
 HOSTILE = "</script><script>alert('x')</script>\"'&\n\x00\x1b[31m\u202egpj.exe"
 """Markup, quotes, a line break, control characters, and one that turns the order of reading."""
@@ -86,7 +86,8 @@ def _record(run_id: str, at: datetime, outcomes: list[VideoOutcome]) -> RunRecor
     failed = sum(outcome.video.video_id.startswith("fails") for outcome in outcomes)
     labeled = len(outcomes) - failed
     cost = sum([COST] * labeled, start=add_up([]).cost)
-    totals = RunTotals(
+    totals = replace(
+        add_up([]),
         videos_labeled=labeled - 1,
         videos_partial=1,
         videos_failed=failed,

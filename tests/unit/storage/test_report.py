@@ -6,7 +6,7 @@ import io
 import json
 import os
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -30,6 +30,14 @@ def store(tmp_path: Path) -> Store:
     return open_store(str(tmp_path / "out"))
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """One finished run, ``r1``, which nobody changes."""
+    store = open_store(str(tmp_path_factory.mktemp("reported") / "out"))
+    reported_run(store)
+    return store
+
+
 def _run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
@@ -40,12 +48,13 @@ def _page(store: Store, run_id: str | None = None) -> str:
     return render_report(facts, pictures, out=store.root, made_at=NOON, version="0")
 
 
-def test_the_facts_add_up_to_the_runs_rows(store: Store):
-    record = reported_run(store)
-    facts = gather_report(store.root, None, uncertain_videos=2)
-    rows = facts.rows
-    assert facts.record == record
+def test_the_facts_add_up_to_the_runs_rows(finished: Store):
+    facts = gather_report(finished.root, None, uncertain_videos=2)
+    record, rows = facts.record, facts.rows
+    assert record is not None
     assert rows is not None
+    assert record.audit_videos is not None
+    assert record.audit_agreement is not None
     assert sum(label.videos for label in rows.labels) == record.videos_labeled + record.videos_partial == 12
     assert [(label.label, label.videos) for label in rows.labels] == [("run", 11), (HOSTILE, 1)]
     assert sum(label.clips_teacher for label in rows.labels) == record.clips_teacher
@@ -105,10 +114,9 @@ class _Tags(HTMLParser):
         self.text += text
 
 
-def test_hostile_texts_come_out_as_text(store: Store):
-    reported_run(store)
+def test_hostile_texts_come_out_as_text(finished: Store):
     tags = _Tags()
-    tags.feed(page := _page(store))
+    tags.feed(page := _page(finished))
     assert not tags.tags & {"script", "iframe", "object", "embed", "form", "base"}
     assert tags.handlers == tags.requests == []
     assert "<script>alert('x')</script>" in tags.text
@@ -117,32 +125,37 @@ def test_hostile_texts_come_out_as_text(store: Store):
     assert not re.search("[\x00-\x08\x0b-\x1f\u202e]", page)
 
 
-def test_a_page_asks_nothing_of_anybody(store: Store):
-    reported_run(store)
-    page = _page(store)
+def test_a_page_asks_nothing_of_anybody(finished: Store):
+    page = _page(finished)
     assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", page)
     assert "default-src 'none'" in page
     assert page.count("data:image/jpeg;base64,anBlZw==") == 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _RecordOfLaterDays(RunRecord):
-    alarms: str | None = None
-    audit_seconds: float | None = None
+WATCHED = {"alarms": {"max_student_drift": 0.25, "max_failed_share": 0.5}}
 
 
-@pytest.mark.parametrize(("alarms", "said"), [("agreement,student_drift", "Alarms rang"), ("", ""), (None, "")])
-def test_an_alarm_stands_above_everything_else(store: Store, alarms: str | None, said: str):
-    reported_run(store)
-    facts = gather_report(store.root, None, uncertain_videos=0)
+@pytest.mark.parametrize(("drift", "rings"), [(0.5, True), (0.1, False), (None, False)])
+def test_an_alarm_stands_above_everything_else(finished: Store, drift: float | None, rings: bool):
+    facts = gather_report(finished.root, None, uncertain_videos=0)
     assert facts.record is not None
-    known = {field.name: getattr(facts.record, field.name) for field in fields(facts.record)}
-    record = _RecordOfLaterDays(**known | {"alarms": alarms, "audit_seconds": 2.0})
-    page = render_report(replace(facts, record=record), (), out=store.root, made_at=NOON, version="0")
-    assert ("Alarms rang" in page) == bool(said)
-    if said:
-        assert page.index("student drift") < page.index('class="kpis"')
+    record = replace(facts.record, student_drift=drift, audit_seconds=2.0, config_json=json.dumps(WATCHED))
+    page = render_report(replace(facts, record=record), (), out=finished.root, made_at=NOON, version="0")
+    assert ("An alarm rang in this run." in page) == rings
+    if rings:
+        assert page.index("student drift</strong>: ") < page.index('class="kpis"')
     assert "audit: 2.0 s" in page
+
+
+def test_a_budget_that_was_not_enough_is_told(finished: Store):
+    facts = gather_report(finished.root, None, uncertain_videos=0)
+    assert facts.record is not None
+    budget = {"teacher_flops": {"limit": 2e12, "spent": 1.5e12}, "usd": {"limit": 3, "spent": 1.25}}
+    record = replace(facts.record, budget_json=json.dumps(budget), clips_unfunded=7, videos_unfunded=1)
+    page = render_report(replace(facts, record=record), (), out=finished.root, made_at=NOON, version="0")
+    assert "7 clips in 1 video were left to the student" in page
+    assert re.search(r"teacher flops</th><td[^>]*>1.50 TFLOPs</td><td[^>]*>2.00 TFLOPs", page)
+    assert re.search(r"usd</th><td[^>]*>\$1.25</td><td[^>]*>\$3.00", page)
 
 
 def test_a_run_that_goes_on_is_reported_as_far_as_it_is_known(store: Store, tmp_path: Path):
@@ -175,22 +188,20 @@ def test_a_run_without_a_video_is_reported_as_that(store: Store):
     assert "The run had no video to label." in render_report(empty, (), out=store.root, made_at=NOON, version="0")
 
 
-def test_the_command_prints_the_receipt_and_replaces_an_older_page(store: Store, tmp_path: Path):
-    reported_run(store)
+def test_the_command_prints_the_receipt_and_replaces_an_older_page(finished: Store, tmp_path: Path):
     page = tmp_path / "report.html"
     page.write_text("last night's")
-    result = _run("report", store.root, "r1", "--html", page, "--pictures", 2)
+    result = _run("report", finished.root, "r1", "--html", page, "--pictures", 2)
     assert result.exit_code == 0, result.output
     assert "saved FLOPs" in result.stdout
     assert str(page) in result.stderr
     assert page.read_text().startswith("<!DOCTYPE html>")
     assert page.stat().st_mode & 0o444 == 0o444 & ~_umask()
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out", "report.html"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["report.html"]
 
 
-def test_a_video_that_is_gone_costs_its_picture_and_nothing_else(store: Store):
-    reported_run(store)
-    rows = gather_report(store.root, None, uncertain_videos=2).rows
+def test_a_video_that_is_gone_costs_its_picture_and_nothing_else(finished: Store):
+    rows = gather_report(finished.root, None, uncertain_videos=2).rows
     assert rows is not None
     assert make_thumbnails(rows.uncertain) == (NoThumbnail(reason="does not exist"),) * 2
 
@@ -214,13 +225,16 @@ def test_a_picture_is_the_clip_that_counts_most(store: Store, tmp_path: Path):
         assert image.size == (picture.width, picture.height) == (266, 200)
 
 
-def test_a_page_of_endless_names_is_still_one_to_be_mailed(store: Store):
-    reported_run(store)
-    facts = gather_report(store.root, None, uncertain_videos=0)
+def test_a_page_of_endless_names_is_still_one_to_be_mailed(finished: Store):
+    facts = gather_report(finished.root, None, uncertain_videos=0)
     assert facts.rows is not None
     endless = replace(facts.rows.labels[0], label="<b>" * 100_000)
     page = render_report(
-        replace(facts, rows=replace(facts.rows, labels=(endless,) * 30)), (), out=store.root, made_at=NOON, version="0"
+        replace(facts, rows=replace(facts.rows, labels=(endless,) * 30)),
+        (),
+        out=finished.root,
+        made_at=NOON,
+        version="0",
     )
     assert len(page) < 300_000
 
@@ -235,10 +249,9 @@ def test_a_page_of_endless_names_is_still_one_to_be_mailed(store: Store):
         (("{out}", "--html", "/dev/null"), "is no regular file"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(store: Store, tmp_path: Path, arguments: tuple[str, ...], said: str):
-    reported_run(store)
+def test_what_cannot_be_done_is_one_line(finished: Store, tmp_path: Path, arguments: tuple[str, ...], said: str):
     (tmp_path / "empty").mkdir()
-    places = {"out": store.root, "empty": str(tmp_path / "empty")}
+    places = {"out": finished.root, "empty": str(tmp_path / "empty")}
     result = _run("report", *(argument.format(**places) for argument in arguments))
     assert result.exit_code in (1, 2)
     assert said in result.stderr
