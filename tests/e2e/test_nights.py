@@ -58,7 +58,9 @@ def test_three_nights_label_what_is_new_make_good_for_a_crash_and_never_show_hal
         assert prefect.end_of(states["CANCELLED"])[1] == "Deployment concurrency limit reached."
 
         with Served(config, environment) as served:
-            (catch_up,) = prefect.runs_tagged("catch-up")
+            [catch_up] = wait_for(
+                f"a run that catches up: {served.said()}", lambda: prefect.runs_tagged("catch-up") or None
+            )
             assert prefect.end_of(states["RUNNING"])[0] == "CRASHED"
             assert prefect.end_of(catch_up["id"])[0] == "COMPLETED", served.said()
             assert labeled(out) == {model_of(out): SECOND}
