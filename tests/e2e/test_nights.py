@@ -43,7 +43,9 @@ def test_a_served_schedule_refuses_wrong_settings_and_a_second_run_and_tells_of_
             assert str(tmp_path / "gone") in ends["FAILED"]
             wait_for("the automation to tell of it", lambda: "gone" in "".join(told) or None)
             assert "mend what the message names" in served.said()
-            assert served.end(signal.SIGTERM) == 143
+            nights = wait_for("the server to plan nights", lambda: prefect.scheduled("gone") or None)
+            assert {night["expected_start_time"][11:16] for night in nights} == {"02:00"}
+            assert served.end(signal.SIGINT, group=True) == 130
     assert prefect.ask("deployments/name/label-nightly/gone")["paused"]
     assert not (tmp_path / "out").exists()
 
