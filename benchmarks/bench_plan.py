@@ -82,6 +82,8 @@ def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         record = cdlabel.run("label", videos, folder / f"out-{turn}")
         cpu = record["decode_cpu_seconds"] + record["student_seconds"] + record["teacher_seconds"]
         runs.append({**record, "wall_seconds": time.perf_counter() - began, "cpu_seconds": cpu - record["gpu_seconds"]})
+        told = {name: (round(estimates[-1][name], 2), round(runs[-1][name], 2)) for name in FIGURES}
+        print(f"turn {turn}, load {os.getloadavg()[0]:.1f}, estimate and run: {told}", file=sys.stderr)
     cases = {name: case(name, [one[name] for one in estimates], [one[name] for one in runs]) for name in FIGURES}
     return cases | draw_again(folder / f"out-{arguments.repetitions - 1}", arguments.sample) | draw_from_invented()
 
