@@ -109,7 +109,9 @@ def draw_again(out: Path, sample: int) -> dict[str, Any]:
     bytes_N, *figures = np.asarray(rows, dtype=np.float64).T
     cases = {}
     for name, cost_N in zip(("cpu_seconds", "student_flops", "teacher_flops"), figures, strict=True):
-        cases |= chance(f"this corpus, {name}", [draw(bytes_N, cost_N, sample, seed) for seed in range(DRAWS)])
+        for taken in (sample, 2 * sample, 3 * sample):
+            draws = [draw(bytes_N, cost_N, taken, seed) for seed in range(DRAWS)]
+            cases |= chance(f"this corpus, {name}, {taken} sampled", draws)
     return cases
 
 

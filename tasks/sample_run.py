@@ -57,6 +57,8 @@ class RunSetting:
 class RunEstimate:
     """What a run will take, from start to published tables. Intervals are about which videos were drawn."""
 
+    videos: int
+    """All that are left to label, for which everything here is."""
     sampled_videos: int
     sampled_failures: int
     workers: int
@@ -115,6 +117,7 @@ def estimate_run(plan: SamplePlan, measured: Sequence[MeasuredVideo], setting: R
     stages = _stage_seconds(plan.design, sample, costs, setting.model_threads)
     publish_seconds = _publish_seconds(plan)
     return RunEstimate(
+        videos=plan.design.videos,
         sampled_videos=len(sample),
         sampled_failures=sum(one.failed for one in sample),
         workers=setting.workers,

@@ -15,6 +15,7 @@ from tasks.sample_run import RunEstimate
 
 NOTHING = Estimate(value=0.0, low=0.0, high=0.0)
 ESTIMATE = RunEstimate(
+    videos=1000,
     sampled_videos=20,
     sampled_failures=0,
     workers=4,
@@ -65,7 +66,7 @@ def test_a_run_whose_device_has_no_price_is_refused_before_anything_is_written(
 
 def test_an_estimate_is_readable() -> None:
     assert estimate_text(ESTIMATE).splitlines() == [
-        "estimated from 20 videos; 95% interval over which videos were drawn",
+        "estimated from 20 of 1,000 videos; 95% intervals over which videos were drawn",
         "wall time      2.0 h  (100.0 min to 2.5 h)",
         "CPU time       100.0 s  (90.0 s to 110.0 s)",
         "GPU time       0.0 s  (0.0 s to 0.0 s)",
@@ -80,7 +81,7 @@ def test_an_estimate_is_readable() -> None:
 def test_an_estimate_names_failures_prices_and_the_audit_where_there_are_any() -> None:
     audited = replace(ESTIMATE, sampled_failures=2, usd=Estimate(value=1.0, low=0.5, high=2.0), audit_flops=NOTHING)
     lines = estimate_text(replace(audited, audit_flops=Estimate(value=3e9, low=1e9, high=5e9))).splitlines()
-    assert lines[0].startswith("estimated from 20 videos, 2 of them failed;")
+    assert lines[0].startswith("estimated from 20 of 1,000 videos, 2 of them failed;")
     assert "price          1.00 USD  (0.50 USD to 2.00 USD)" in lines
     assert "audit          3.0 GFLOPs  (1.0 GFLOPs to 5.0 GFLOPs)" in lines
 
