@@ -5,8 +5,9 @@ turns, each run into a new OUT, so that both meet the same state of the machine;
 ``run`` that of the runs, and the ratio run / estimate the median of the turns': within 0.8 and 1.25 was asked for. CPU
 seconds and FLOPs are those of the run's row, wall seconds those of the whole command.
 
-Then what chance of drawing alone does: from the costs of all videos as the last run's table has them, thousands of samples
-are drawn, and counted how many estimates are within 25 % and how many intervals hold the truth; nothing is timed there.
+Then what chance of drawing alone does: from an archive twenty times as large, with the costs that the last run's table has,
+samples are drawn again and again, and counted how many estimates are within 25 % and how many intervals hold the truth; nothing
+is timed there.
 The same for invented archives of 300 videos with lognormal lengths (``spread`` is the standard deviation of their logarithm),
 of which half the cost of a mean video is that of being a file, and 3 % fail early.
 Usage: python benchmarks/bench_plan.py [--videos 80] [--sample 16] [--repetitions 3] [--workers 2] [--json]
@@ -39,7 +40,7 @@ from cdmodel.scenes import FRAMES_PER_SECOND, SceneSpec, draw_scene, render
 from storage.filesystem import open_store
 from storage.views import run_query
 
-DRAWS = 1000
+DRAWS, COPIES = 1000, 20
 MEDIAN_SECONDS, SPREAD, LONGEST_SECONDS = 5.0, 0.9, 120
 FIGURES = ("wall_seconds", "cpu_seconds", "student_flops", "teacher_flops")
 
@@ -85,7 +86,7 @@ def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         told = {name: (round(estimates[-1][name], 2), round(runs[-1][name], 2)) for name in FIGURES}
         print(f"turn {turn}, load {os.getloadavg()[0]:.1f}, estimate and run: {told}", file=sys.stderr)
     cases = {name: case(name, [one[name] for one in estimates], [one[name] for one in runs]) for name in FIGURES}
-    return cases | draw_again(folder / f"out-{arguments.repetitions - 1}", arguments.sample) | draw_from_invented()
+    return cases | draw_again(folder / f"out-{arguments.repetitions - 1}") | draw_from_invented()
 
 
 def case(name: str, estimates: list[float], truths: list[float]) -> dict[str, Any]:
@@ -99,19 +100,19 @@ def case(name: str, estimates: list[float], truths: list[float]) -> dict[str, An
     }
 
 
-def draw_again(out: Path, sample: int) -> dict[str, Any]:
-    """Return how often a sample of the run's own videos is near the truth, and its interval holds it."""
+def draw_again(out: Path) -> dict[str, Any]:
+    """Return how near samples of an archive come whose videos cost what those of the run did."""
     rows = run_query(
         open_store(str(out)),
         "select size_bytes, decode_cpu_seconds + student_seconds + teacher_seconds, student_flops, teacher_flops "
         "from predictions",
     ).rows
-    bytes_N, *figures = np.asarray(rows, dtype=np.float64).T
+    bytes_N, *figures = np.tile(np.asarray(rows, dtype=np.float64).T, COPIES)
     cases = {}
     for name, cost_N in zip(("cpu_seconds", "student_flops", "teacher_flops"), figures, strict=True):
-        for taken in (sample, 2 * sample, 3 * sample):
-            draws = [draw(bytes_N, cost_N, taken, seed) for seed in range(DRAWS)]
-            cases |= chance(f"this corpus, {name}, {taken} sampled", draws)
+        for sample in (16, 64, 256):
+            draws = [draw(bytes_N, cost_N, sample, seed) for seed in range(DRAWS)]
+            cases |= chance(f"this corpus {COPIES} times over, {name}, {sample} sampled", draws)
     return cases
 
 

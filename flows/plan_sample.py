@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import psutil
@@ -46,7 +47,9 @@ def estimate_run_cost(config: LabelRunConfig, plan: LabelingPlan, sample: int, s
         PREFECT_IMPORTS_WITH_SERVER if "PREFECT_API_URL" in os.environ else PREFECT_IMPORTS
     )
     with open_cluster(config.cluster, count_gpus()) as cluster:
+        # What audits take is added to every video by their share: a sample is too small to draw its own.
         spec = labeling_spec(config, plan, cluster.model_threads)
+        spec = replace(spec, audit=replace(spec.audit, share=0.0))
         workers, opened_at = count_workers(cluster), _seconds_of_this_process()
         measured: list[MeasuredVideo] = []
         ready_at: dict[str, float] = {}
@@ -60,6 +63,7 @@ def estimate_run_cost(config: LabelRunConfig, plan: LabelingPlan, sample: int, s
         model_threads=spec.models.model_threads,
         startup_seconds=max(opened_at, *ready_at.values()) + prefect_seconds,
         prices=config.prices,
+        audit_share=config.audit.share,
     )
     return estimate_run(chosen, measured, setting)
 

@@ -50,7 +50,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.usefixtures("prefect_server")
 def test_the_flow_labels_shows_itself_on_its_page_and_a_mended_video_is_labeled_by_retry(
-    corpus: Path, tmp_path: Path
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from prefect.client.orchestration import get_client
 
@@ -64,6 +64,9 @@ def test_the_flow_labels_shows_itself_on_its_page_and_a_mended_video_is_labeled_
     watch = {"audit.share": 1.0, "alarms.max_failed_share": 0.1}
     record = label_corpus(load_config(None, [], {**settings, **watch}))
     assert isinstance(record, RunRecord)
+    told = capsys.readouterr().err
+    assert "Dask dashboard: http://127.0.0.1:" in told
+    assert "/runs/flow-run/" in told
     assert (record.videos_planned, record.videos_failed) == (6, 1)
     assert (record.audit_videos, record.alarms) == (5, "failed_share")
     assert _events("cdlabel.alarm.failed_share") == [f"cdlabel.run.{record.run_id}"]
