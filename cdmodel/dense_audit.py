@@ -62,7 +62,7 @@ def audit_video(
     try:
         others, cost = _ask_about_the_others(scored, reader, models, kept)
     except VideoError as error:
-        logger.info("audit failed video=%s kind=%s: %s", prediction.video.video_id, error.kind, error.reason)
+        logger.info("audit of %s failed (%s): %s", prediction.video.video_id, error.kind, error.reason)
         audit = VideoAudit(teacher_label_id=None, confidences=())
     else:
         audit = _answer_densely(scored, {**scored.teacher_logits, **others}, models, settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,19 +11,16 @@ import pytest
 import typer
 
 from flows.label_commands import show_record
-from storage.run_record import RUN_SCHEMA, RunRecord
+from storage.run_record import RunRecord
 
 NOON = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def _record(**limits: float) -> RunRecord:
-    facts: dict[str, Any] = {
-        name: {"string": "x", "int64": 1, "double": 1.0}.get(str(RUN_SCHEMA.field(name).type), NOON)
-        for name in RUN_SCHEMA.names
-        if RUN_SCHEMA.field(name).type != "bool"
-    }
+    examples: dict[str, Any] = {"str": "x", "int": 1, "float": 1.0, "datetime": NOON}
+    facts = {field.name: examples[str(field.type)] for field in fields(RunRecord) if field.default is MISSING}
     record = RunRecord(**{**facts, "config_json": json.dumps({"alarms": limits})})
-    return replace(record, videos_planned=10, videos_failed=0, saved_flops_share=0.5)
+    return replace(record, videos_planned=10, videos_failed=0, saved_flops_share=0.5, student_drift=1.0)
 
 
 def test_every_alarm_is_a_line_on_stderr_and_ends_a_strict_command_with_3(capsys):

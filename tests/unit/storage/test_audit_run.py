@@ -56,7 +56,7 @@ def _label_all(store: Store) -> None:
 
 
 def _finish(store: Store, config_json: str = WATCH) -> RunRecord:
-    return publish_and_record(store.root, "r1", config_json=config_json, code_version="v1", prices=None)
+    return publish_and_record(store.root, "r1", config_json=config_json, code_version="v1")
 
 
 def test_the_rows_of_all_shards_become_the_audit_of_the_run(store: Store):

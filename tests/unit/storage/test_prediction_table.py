@@ -67,6 +67,7 @@ PROMISED = {
     "clips_planned": INT,
     "clips_student": INT,
     "clips_teacher": INT,
+    "clips_unfunded": INT,
     "frames_decoded": LONG,
     "frames_used": LONG,
     "frames_corrupt": LONG,
