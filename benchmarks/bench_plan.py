@@ -82,6 +82,8 @@ def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         record = cdlabel.run("label", videos, folder / f"out-{turn}")
         cpu = record["decode_cpu_seconds"] + record["student_seconds"] + record["teacher_seconds"]
         runs.append({**record, "wall_seconds": time.perf_counter() - began, "cpu_seconds": cpu - record["gpu_seconds"]})
+        told = {name: (round(estimates[-1][name], 2), round(runs[-1][name], 2)) for name in FIGURES}
+        print(f"turn {turn}, load {os.getloadavg()[0]:.1f}, estimate and run: {told}", file=sys.stderr)
     cases = {name: case(name, [one[name] for one in estimates], [one[name] for one in runs]) for name in FIGURES}
     return cases | draw_again(folder / f"out-{arguments.repetitions - 1}", arguments.sample) | draw_from_invented()
 
@@ -107,7 +109,9 @@ def draw_again(out: Path, sample: int) -> dict[str, Any]:
     bytes_N, *figures = np.asarray(rows, dtype=np.float64).T
     cases = {}
     for name, cost_N in zip(("cpu_seconds", "student_flops", "teacher_flops"), figures, strict=True):
-        cases |= chance(f"this corpus, {name}", [draw(bytes_N, cost_N, sample, seed) for seed in range(DRAWS)])
+        for taken in (sample, 2 * sample, 3 * sample):
+            draws = [draw(bytes_N, cost_N, taken, seed) for seed in range(DRAWS)]
+            cases |= chance(f"this corpus, {name}, {taken} sampled", draws)
     return cases
 
 

@@ -22,7 +22,6 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows.config import LabelRunConfig
 from flows.interruption import end_now
-from flows.label import label_corpus
 from flows.nightly_config import NightlyConfig
 from flows.prefect_runs import SERVED, claim_process, process_identity
 from flows.run_hooks import tell_cancelled, tell_crashed, tell_failed
@@ -48,6 +47,8 @@ def label_nightly(config: LabelRunConfig) -> State[Any]:
 
     Raises: as ``label_corpus``.
     """
+    from flows.label import label_corpus  # what serves the schedule needs none of it
+
     end_with_server()
     claim_process(config.out)
     began = datetime.now(UTC)

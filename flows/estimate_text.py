@@ -14,7 +14,8 @@ FLOPS_UNITS = ((1e18, "EFLOPs"), (1e15, "PFLOPs"), (1e12, "TFLOPs"), (1e9, "GFLO
 def estimate_text(estimate: RunEstimate) -> str:
     """Return the estimate as aligned lines."""
     failed = f", {estimate.sampled_failures} of them failed" if estimate.sampled_failures else ""
-    head = f"estimated from {estimate.sampled_videos} videos{failed}; {LEVEL:.0%} interval over which videos were drawn"
+    counts = f"{estimate.sampled_videos:,} of {estimate.videos:,} videos{failed}"
+    head = f"estimated from {counts}; {LEVEL:.0%} intervals over which videos were drawn"
     shown = [
         ("wall time", _spread(estimate.wall_seconds, duration)),
         ("CPU time", _spread(estimate.cpu_seconds, duration)),

@@ -20,19 +20,13 @@ from storage.filesystem import open_store
 from storage.run_store import committed_shards, iter_shards
 from tasks.label_shard import LabelingSpec
 from tasks.run_request import LabelingPlan
-from tasks.sample_run import (
-    MeasuredVideo,
-    RunEstimate,
-    RunSetting,
-    SamplePlan,
-    estimate_run,
-    measure_video,
-    plan_sample,
-)
+from tasks.sample_run import RunEstimate, RunSetting, SamplePlan, estimate_run, plan_sample
+from tasks.sample_video import MeasuredVideo, measure_video
 
-PREFECT_SECONDS, PREFECT_SECONDS_WITH_SERVER = 14.0, 3.0
-"""What a run takes besides, and a sample does not: Prefect's server, unless one runs already; the flow's own steps; the
-end of both and of the workers."""
+PREFECT_IMPORTS, PREFECT_IMPORTS_WITH_SERVER = 4.5, 0.6
+"""What a run takes besides and a sample does not, in units of what loading Prefect took a moment ago: its server, unless
+one runs already, and the flow's own steps. Measured so on one machine; both are a processor's work, so that a slower or busier
+one makes both longer."""
 
 
 def estimate_run_cost(config: LabelRunConfig, plan: LabelingPlan, sample: int, seed: int) -> RunEstimate:
@@ -45,10 +39,12 @@ def estimate_run_cost(config: LabelRunConfig, plan: LabelingPlan, sample: int, s
     """
     chosen = plan_sample(_shards_left(config, plan), sample, seed)
     use_embedded_prefect("CRITICAL")
-    # Not needed here; a run does it, so that it counts as part of the time until it starts.
+    began = time.perf_counter()
     from flows.label import labeling_spec
 
-    prefect_seconds = PREFECT_SECONDS_WITH_SERVER if "PREFECT_API_URL" in os.environ else PREFECT_SECONDS
+    prefect_seconds = (time.perf_counter() - began) * (
+        PREFECT_IMPORTS_WITH_SERVER if "PREFECT_API_URL" in os.environ else PREFECT_IMPORTS
+    )
     with open_cluster(config.cluster, count_gpus()) as cluster:
         spec = labeling_spec(config, plan, cluster.model_threads)
         workers, opened_at = count_workers(cluster), _seconds_of_this_process()

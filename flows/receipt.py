@@ -5,6 +5,8 @@ Text only; the figures are those of the run's row in ``runs_table``.
 
 from __future__ import annotations
 
+import json
+
 from cdmodel.alarms import Alarm
 from storage.run_record import RunRecord
 from tasks.audit_run import alarms_of, watched
@@ -15,7 +17,8 @@ BYTES_PER_MB = 1e6
 
 def savings_receipt(record: RunRecord) -> str:
     """Return the receipt as a Markdown table, readable as plain text too."""
-    lines = [("", f"run {record.run_id}"), *_counts(record), *_costs(record), *_savings(record), *_audit(record)]
+    lines = [("", f"run {record.run_id}"), *_counts(record), *_costs(record), *_budget(record), *_savings(record)]
+    lines += _audit(record)
     width = max(len(name) for name, _ in lines)
     head, *body = (f"| {name:<{width}} | {value} |" for name, value in lines)
     return "\n".join([head, f"|{'-' * (width + 2)}|---|", *body])
@@ -45,6 +48,21 @@ def _costs(record: RunRecord) -> list[tuple[str, str]]:
     if record.retry_cost:
         rows.append(("lost to workers that died", f"{record.retry_cost:.1f} s of their time"))
     return rows if record.cost_usd is None else [*rows, ("price", f"{record.cost_usd:.4f} USD")]
+
+
+def _budget(record: RunRecord) -> list[tuple[str, str]]:
+    if record.budget_json is None:
+        return []
+    parts = [
+        f"{unit} {limit:.4g}" if spent is None else f"{unit} {spent:.4g} of {limit:.4g}"
+        for unit, (limit, spent) in _limits(record.budget_json).items()
+    ]
+    left_out = f"{record.clips_unfunded} clips of {record.videos_unfunded} videos did not fit"
+    return [("budget", f"{', '.join(parts)}; {left_out}")]
+
+
+def _limits(budget_json: str) -> dict[str, tuple[float, float | None]]:
+    return {unit: (facts["limit"], facts["spent"]) for unit, facts in json.loads(budget_json).items()}
 
 
 def _savings(record: RunRecord) -> list[tuple[str, str]]:

@@ -1,26 +1,15 @@
-"""Measure a few videos of a planned run the way a worker labels them, and say what the whole run will take.
-
-Nothing is written: what the videos' labels would be is forgotten.
-"""
+"""Which videos of a planned run to measure, and what the whole run will take by what they took. Pure: nothing is read."""
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import partial
 from itertools import accumulate, pairwise
 from math import nan
-from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
-import psutil
-from numpy.typing import NDArray
-
-from cdmodel.cost import ComputeCost, PriceTable, cpu_seconds, price_usd, require_price
+from cdmodel.cost import ComputeCost, PriceTable, cpu_seconds, price_usd
 from cdmodel.cost_estimate import (
     LEVEL,
     Estimate,
@@ -31,43 +20,14 @@ from cdmodel.cost_estimate import (
     expected_shares,
     makespan,
 )
-from cdmodel.decode_limits import DecodeLimits
-from cdmodel.errors import ConfigError, VideoError
-from cdmodel.models import CascadeModels
-from cdmodel.pass_choice import PassChooser
-from cdmodel.sampling import ClipGeometry, ClipSampling
-from cdmodel.types import Shard, VideoFailure, VideoRef
-from tasks.label_shard import LabelingSpec, label_or_fail
-from tasks.worker_decoder import open_clips, prepare_decoder
-from tasks.worker_models import WorkerModels, load_worker_models
+from cdmodel.errors import ConfigError
+from cdmodel.types import Shard, VideoRef
+from tasks.sample_video import MeasuredVideo
 
 Stage = Literal["decode", "student", "teacher", "read"]
 
-NO_VIDEO = VideoRef(video_id="none", uri=os.devnull, video_version="", size_bytes=0)
-"""A decoder that was asked for it has loaded all it needs."""
 PUBLISH_SECONDS, PUBLISH_SECONDS_PER_SHARD, PUBLISH_SECONDS_PER_VIDEO = 1.0, 1.7e-3, 9e-5
 """Publishing as measured by ``benchmarks/bench_scale.py`` on 100,000 and 1,000,000 videos, see docs/experiments.md."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredVideo:
-    """What labeling one video took."""
-
-    video_id: str
-    failed: bool
-    cost: ComputeCost
-    device: str
-    worker: str
-    """Host and process that did it."""
-    peak_bytes: int
-    """The most memory that this worker and its decoder have held so far."""
-    core_wait_seconds: float
-    """How long they would have gone on but had no core, being more than the machine has or beside other programs."""
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether the models ran on a GPU."""
-        return self.device != "cpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +57,8 @@ class RunSetting:
 class RunEstimate:
     """What a run will take, from start to published tables. Intervals are about which videos were drawn."""
 
+    videos: int
+    """All that are left to label, for which everything here is."""
     sampled_videos: int
     sampled_failures: int
     workers: int
@@ -138,27 +100,6 @@ def plan_sample(shards: Sequence[Shard], sample: int, seed: int) -> SamplePlan:
     return SamplePlan(shards=tuple(shards), design=design, videos=tuple(videos[place] for place in design.chosen_n))
 
 
-def measure_video(video: VideoRef, spec: LabelingSpec) -> MeasuredVideo:
-    """Label one video as ``label_shard`` would, keep the cost and forget the labels. A failed video has its cost too.
-
-    Raises:
-        BundleError, ConfigError, RunError: as ``label_shard``.
-    """
-    models = _warm_models(spec.models, spec.limits)
-    require_price(spec.prices, models.device_name)
-    waited = _core_wait_seconds()
-    outcome = label_or_fail(video, models, spec, _passes(spec.launch_id), killed_worker=False)
-    return MeasuredVideo(
-        video_id=video.video_id,
-        failed=isinstance(outcome, VideoFailure),
-        cost=outcome.cost,
-        device=outcome.device,
-        worker=f"{socket.gethostname()}:{os.getpid()}",
-        peak_bytes=sum(_peak_bytes(process_id) for process_id in _own_processes()),
-        core_wait_seconds=max(_core_wait_seconds() - waited, 0.0),
-    )
-
-
 def estimate_run(plan: SamplePlan, measured: Sequence[MeasuredVideo], setting: RunSetting) -> RunEstimate:
     """Add up what all videos of the plan will take; ``measured`` in any order, one for each video of the sample.
 
@@ -176,6 +117,7 @@ def estimate_run(plan: SamplePlan, measured: Sequence[MeasuredVideo], setting: R
     stages = _stage_seconds(plan.design, sample, costs, setting.model_threads)
     publish_seconds = _publish_seconds(plan)
     return RunEstimate(
+        videos=plan.design.videos,
         sampled_videos=len(sample),
         sampled_failures=sum(one.failed for one in sample),
         workers=setting.workers,
@@ -196,59 +138,6 @@ def estimate_run(plan: SamplePlan, measured: Sequence[MeasuredVideo], setting: R
         publish_seconds=publish_seconds,
         peak_memory_bytes=setting.workers * max(one.peak_bytes for one in sample),
     )
-
-
-@lru_cache(maxsize=1)
-def _warm_models(wanted: WorkerModels, limits: DecodeLimits) -> CascadeModels:
-    """Get this process ready, as it is for all videos but the first of a run: models loaded and used, decoder started."""
-    prepare_decoder(limits)
-    models = load_worker_models(wanted)
-    with suppress(VideoError), open_clips(NO_VIDEO, ClipSampling(), limits):
-        pass
-    models.student.score(_blank_clip(models.student.geometry))
-    models.teacher.score(_blank_clip(models.teacher.geometry))
-    return models
-
-
-def _blank_clip(geometry: ClipGeometry) -> NDArray[np.uint8]:
-    return np.zeros((1, geometry.frames, 3, geometry.height, geometry.width), dtype=np.uint8)
-
-
-@lru_cache(maxsize=1)
-def _passes(launch_id: str) -> PassChooser:
-    """Return what this process has learned of the videos so far, as it would within a shard."""
-    return PassChooser()
-
-
-def _own_processes() -> list[int]:
-    """Return the ids of this process and of its decoders."""
-    return [os.getpid(), *(child.pid for child in psutil.Process().children())]
-
-
-def _peak_bytes(process_id: int) -> int:
-    """Return the most memory that a process has held; what it holds now where the system does not remember."""
-    try:
-        status = Path(f"/proc/{process_id}/status").read_text(encoding="ascii")
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    except (OSError, IndexError):
-        pass
-    try:
-        return int(psutil.Process(process_id).memory_info().rss)
-    except psutil.NoSuchProcess:
-        return 0
-
-
-def _core_wait_seconds() -> float:
-    """Return how long the threads of our processes were ready and had no core; 0 where the system does not say.
-
-    Source: Linux, Documentation/scheduler/sched-stats.rst, the second figure of /proc/<pid>/schedstat.
-    """
-    waited = 0
-    for process_id in _own_processes():
-        for thread in Path(f"/proc/{process_id}/task").glob("*/schedstat"):
-            with suppress(OSError, IndexError):  # a thread may end meanwhile
-                waited += int(thread.read_text(encoding="ascii").split()[1])
-    return waited / 1e9
 
 
 def _shares(videos: Sequence[VideoRef]) -> Floats:

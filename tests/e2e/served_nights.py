@@ -70,8 +70,9 @@ class Served:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def end(self, number: signal.Signals) -> int:
-        self.process.send_signal(number)
+    def end(self, number: signal.Signals, *, group: bool = False) -> int:
+        """Tell it to end, and return its exit code; a terminal tells the whole group."""
+        (os.killpg if group else os.kill)(self.process.pid, number)
         return self.process.wait(60)
 
     def _is_serving(self) -> bool | None:
@@ -104,6 +105,16 @@ class Prefect:
         deployment_id = self.ask(f"deployments/name/{deployment}")["id"]
         flow_run: str = self.ask(f"deployments/{deployment_id}/create_flow_run", body)["id"]
         return flow_run
+
+    def scheduled(self, deployment: str) -> list[dict[str, Any]]:
+        """Return the runs that the server has planned by the deployment's cron."""
+        wanted = {
+            "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+            "deployments": {"name": {"any_": [deployment]}},
+            "sort": "EXPECTED_START_TIME_ASC",
+        }
+        found: list[dict[str, Any]] = self.ask("flow_runs/filter", wanted)
+        return [run for run in found if run["auto_scheduled"]]
 
     def runs_tagged(self, tag: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.ask("flow_runs/filter", {"flow_runs": {"tags": {"all_": [tag]}}})

@@ -7,7 +7,9 @@ import shutil
 import signal
 from collections import Counter
 from pathlib import Path
+from urllib.error import HTTPError
 
+import pytest
 import tomli_w
 from served_nights import Analyst, Prefect, Served, dask_cluster, listener, wait_for
 
@@ -21,6 +23,35 @@ FIRST, SECOND, THIRD = 4, 10, 11
 DEPLOYMENT = "label-nightly/three-nights"
 
 
+def test_a_served_schedule_refuses_wrong_settings_and_a_second_run_and_tells_of_a_run_that_failed(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Its videos are gone, which is found before a cluster is started."""
+    prefect = Prefect(environment["PREFECT_API_URL"])
+    config, settings = tmp_path / "nightly.toml", {"source": str(tmp_path / "gone"), "out": str(tmp_path / "out")}
+    with listener() as (url, told):
+        prefect.add_webhook("failures", url)
+        schedule = {"cron": "0 2 * * *", "name": "gone", "notify": "webhook/failures"}
+        config.write_text(tomli_w.dumps({**settings, "schedule": schedule}))
+        with Served(config, environment) as served:
+            two = [prefect.start_run("label-nightly/gone"), prefect.start_run("label-nightly/gone")]
+            with pytest.raises(HTTPError, match="409"):
+                prefect.start_run("label-nightly/gone", parameters={"config": {**settings, "wrkers": 2}})
+            ends = dict(prefect.end_of(run) for run in two)
+            assert set(ends) == {"FAILED", "CANCELLED"}, served.said()
+            assert ends["CANCELLED"] == "Deployment concurrency limit reached."
+            assert str(tmp_path / "gone") in ends["FAILED"]
+            wait_for("the automation to tell of it", lambda: "gone" in "".join(told) or None)
+            assert "mend what the message names" in served.said()
+            nights = wait_for("the server to plan nights", lambda: prefect.scheduled("gone") or None)
+            assert {night["expected_start_time"][11:16] for night in nights} == {"02:00"}
+            assert served.end(signal.SIGINT, group=True) == 130
+    assert prefect.ask("deployments/name/label-nightly/gone")["paused"]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.matrix  # two minutes of CPU: make test-faults
+@pytest.mark.timeout(900)
 def test_three_nights_label_what_is_new_make_good_for_a_crash_and_never_show_half_a_run(
     corpus: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -58,7 +89,9 @@ def test_three_nights_label_what_is_new_make_good_for_a_crash_and_never_show_hal
         assert prefect.end_of(states["CANCELLED"])[1] == "Deployment concurrency limit reached."
 
         with Served(config, environment) as served:
-            (catch_up,) = prefect.runs_tagged("catch-up")
+            [catch_up] = wait_for(
+                f"a run that catches up: {served.said()}", lambda: prefect.runs_tagged("catch-up") or None
+            )
             assert prefect.end_of(states["RUNNING"])[0] == "CRASHED"
             assert prefect.end_of(catch_up["id"])[0] == "COMPLETED", served.said()
             assert labeled(out) == {model_of(out): SECOND}

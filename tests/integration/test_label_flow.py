@@ -61,9 +61,12 @@ def test_the_flow_labels_shows_itself_on_its_page_and_a_mended_video_is_labeled_
     assert planned.exit_code == 0, planned.output
     assert not out.exists()
     settings = {"source": str(corpus), "out": str(out), "cluster.workers": 1, "sharding.videos_per_shard": 3}
-    record = label_corpus(load_config(None, [], settings))
+    watch = {"audit.share": 1.0, "alarms.max_failed_share": 0.1}
+    record = label_corpus(load_config(None, [], {**settings, **watch}))
     assert isinstance(record, RunRecord)
     assert (record.videos_planned, record.videos_failed) == (6, 1)
+    assert (record.audit_videos, record.alarms) == (5, "failed_share")
+    assert _events("cdlabel.alarm.failed_share") == [f"cdlabel.run.{record.run_id}"]
     estimate = json.loads(planned.stdout)["estimate"]
     assert (estimate["sampled_videos"], estimate["sampled_failures"]) == (6, 1)
     for flops in ("student_flops", "teacher_flops"):
@@ -91,6 +94,22 @@ def test_the_flow_labels_shows_itself_on_its_page_and_a_mended_video_is_labeled_
     rows = run_query(open_store(str(out)), "select status, run_id from latest where uri.ends_with('broken.mp4')").rows
     assert rows == (("labeled", run["run_id"]),)
     assert "nothing to retry" in CliRunner().invoke(app, ["retry", str(out)]).stderr
+
+
+def _events(name: str) -> list[str]:
+    """Return the resources of the events of a name, once the server has written one down."""
+    from prefect.client.orchestration import get_client
+    from prefect.events.filters import EventFilter, EventNameFilter
+
+    wanted = EventFilter(event=EventNameFilter(name=[name]))
+    for _ in range(300):
+        with get_client(sync_client=True) as client:
+            answer = client.request("POST", "/events/filter", json={"filter": wanted.model_dump(mode="json")})
+        found = [event["resource"]["prefect.resource.id"] for event in answer.json()["events"]]
+        if found:
+            return found
+        time.sleep(0.1)
+    return []
 
 
 def _wait_for_logs(client: SyncPrefectClient, text: str) -> list[Log]:

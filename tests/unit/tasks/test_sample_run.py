@@ -19,7 +19,8 @@ from cdmodel.sampling import ClipSampling
 from cdmodel.testing import encode_numbered_clips, write_tiny_bundle
 from cdmodel.types import Shard, VideoRef
 from tasks.label_shard import LabelingSpec
-from tasks.sample_run import MeasuredVideo, RunSetting, estimate_run, measure_video, plan_sample
+from tasks.sample_run import RunSetting, estimate_run, plan_sample
+from tasks.sample_video import MeasuredVideo, measure_video
 from tasks.worker_models import WorkerModels
 
 SETTING = RunSetting(workers=2, model_threads=1, startup_seconds=10.0, prices=None)
