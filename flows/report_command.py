@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def report(
     out: Out,
     run: Annotated[str | None, typer.Argument(help="Name of the run. [default: the latest]")] = None,
-    html: Annotated[str | None, typer.Option("--html", help="Also write the report as this HTML file.")] = None,
+    html: Annotated[
+        str | None, typer.Option("--html", metavar="FILE", help="Also write the report as this HTML file.")
+    ] = None,
     pictures: Annotated[
         int, typer.Option("--pictures", min=0, max=60, help="How many of the least certain videos to show.")
     ] = 12,
