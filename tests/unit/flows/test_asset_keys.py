@@ -26,7 +26,7 @@ def test_a_place_becomes_a_legal_key(place: str, key: str) -> None:
     assert Asset(key=asset_key(place)).key == key
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.text(max_size=30))
 def test_any_folder_has_a_key_that_prefect_takes(name: str) -> None:
     Asset(key=asset_key(f"/{name}"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.fire_times import last_fire, next_fires, why_catch_up
@@ -33,6 +33,7 @@ def test_a_time_at_which_it_fires_is_the_last_one() -> None:
     assert last_fire("0 2 * * *", "UTC", TWO - timedelta(seconds=1)) == TWO - NIGHT
 
 
+@settings(deadline=None)
 @given(st.integers(0, 59), st.integers(0, 23), st.integers(0, 10**8))
 def test_the_last_fire_and_the_next_one_stand_around_now(minute: int, hour: int, seconds: int) -> None:
     now, cron = NOON + timedelta(seconds=seconds), f"{minute} {hour} * * *"
