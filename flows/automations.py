@@ -28,17 +28,36 @@ TEXT = "{{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.mess
 """Filled in by the server."""
 
 
-def replace_automations(
-    client: SyncPrefectClient, deployment: str, deployment_id: UUID, notify: str | None
-) -> Sequence[str]:
-    """Make the automations of a deployment, in place of those of its earlier configuration; return their names.
+Notification = CallWebhook | SendNotification
+
+
+def find_notification(client: SyncPrefectClient, block: str | None) -> Notification | None:
+    """Return what the named block can do: a webhook is called, everything else is a notifier. No block is nothing.
 
     Raises:
-        ConfigError: the server knows no block ``notify``.
+        ConfigError: the server has no such block.
     """
+    if block is None:
+        return None
+    type_slug, _, name = block.partition("/")
+    try:
+        document = client.read_block_document_by_name(name, type_slug)
+    except ObjectNotFound as error:
+        raise ConfigError(
+            "schedule.notify", f"the Prefect server has no block {block}; prefect block ls shows those it has"
+        ) from error
+    if type_slug == "webhook":
+        return CallWebhook(block_document_id=document.id, payload=f'{{"text": "cdlabel: {TEXT}"}}')
+    return SendNotification(block_document_id=document.id, subject="cdlabel: a run did not end well", body=TEXT)
+
+
+def replace_automations(
+    client: SyncPrefectClient, deployment: str, deployment_id: UUID, notification: Notification | None
+) -> Sequence[str]:
+    """Make the automations of a deployment, in place of those of its earlier configuration; return their names."""
     wanted = [lost_heartbeat(deployment, deployment_id)]
-    if notify is not None:
-        wanted.append(failed_run(deployment, deployment_id, _notification(client, notify)))
+    if notification is not None:
+        wanted.append(failed_run(deployment, deployment_id, notification))
     for name in (_name_of_lost(deployment), _name_of_failed(deployment)):
         _replace(client, name, next((automation for automation in wanted if automation.name == name), None))
     return [automation.name for automation in wanted]
@@ -70,7 +89,7 @@ def lost_heartbeat(deployment: str, deployment_id: UUID) -> AutomationCore:
     )
 
 
-def failed_run(deployment: str, deployment_id: UUID, action: CallWebhook | SendNotification) -> AutomationCore:
+def failed_run(deployment: str, deployment_id: UUID, action: Notification) -> AutomationCore:
     """Return the automation that tells somebody of a run that failed or crashed."""
     return AutomationCore(
         name=_name_of_failed(deployment),
@@ -100,20 +119,6 @@ def _replace(client: SyncPrefectClient, name: str, wanted: AutomationCore | None
 
 def _content(automation: AutomationCore) -> dict[str, object]:
     return automation.model_dump(include=set(AutomationCore.model_fields))
-
-
-def _notification(client: SyncPrefectClient, block: str) -> CallWebhook | SendNotification:
-    """Return what the named block can do: a webhook is called, everything else is a notifier."""
-    type_slug, _, name = block.partition("/")
-    try:
-        document = client.read_block_document_by_name(name, type_slug)
-    except ObjectNotFound as error:
-        raise ConfigError(
-            "schedule.notify", f"the Prefect server has no block {block}; prefect block ls shows those it has"
-        ) from error
-    if type_slug == "webhook":
-        return CallWebhook(block_document_id=document.id, payload=f'{{"text": "cdlabel: {TEXT}"}}')
-    return SendNotification(block_document_id=document.id, subject="cdlabel: a run did not end well", body=TEXT)
 
 
 def _of(deployment_id: UUID) -> ResourceSpecification:

@@ -33,7 +33,7 @@ from prefect.runner import Runner
 from prefect.states import Crashed
 
 from cdmodel.errors import ConfigError, RunError
-from flows.automations import HEARTBEAT_SECONDS, replace_automations
+from flows.automations import HEARTBEAT_SECONDS, find_notification, replace_automations
 from flows.command import say
 from flows.config import to_request
 from flows.deployments import FLOW_NAME, add_nightly
@@ -66,10 +66,9 @@ def serve_nightly(config: NightlyConfig) -> None:
     before = read_last_night(to_request(config.label))
     with scheduling_server() as url, get_client(sync_client=True) as client:
         standing = _find_deployment(client, config.schedule.name)
+        notification = find_notification(client, config.schedule.notify)
         with _RunnerThread(config) as runner:
-            automations = replace_automations(
-                client, config.schedule.name, runner.deployment_id, config.schedule.notify
-            )
+            automations = replace_automations(client, config.schedule.name, runner.deployment_id, notification)
             runs = close_dead_runs(client, config.label.out)
             _tell_closed(runs)
             _drop_late_runs(client, runner.deployment_id)
