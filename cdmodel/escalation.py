@@ -100,14 +100,18 @@ def clip_score(policy: EscalationPolicy, student: StudentScores, judge: Judge) -
 def asking_value(policy: EscalationPolicy, student: StudentScores, judge: Judge) -> Float64Array:
     """Return what asking the teacher is worth for each clip [N], above 0 where the policy wants to: clips of all videos compare.
 
-    By how much the policy's score exceeds what it must; for policies that are no threshold on a score, the gain times
-    P(the video's answer is wrong), moved above 0.
+    By how much the policy's score exceeds what it must, over the clip's place among those of its video: the k-th answer
+    moves the video's by about one k-th of what the first one does. For policies that are no threshold on a score, the gain
+    times P(the video's answer is wrong), moved above 0, stands for the excess.
     """
     rule = _threshold_rule(policy, student, judge)
     if rule is not None:
         score_N, threshold = rule
-        return np.asarray(score_N - threshold)
-    return np.asarray(1.0 + _gain(student) * doubt_of(judge.view_before(student), judge)[..., None])
+        excess_N = np.asarray(score_N - threshold)
+    else:
+        excess_N = 1.0 + _gain(student) * doubt_of(judge.view_before(student), judge)[..., None]
+    place_N = np.argsort(np.argsort(-excess_N, axis=-1, kind="stable"), axis=-1, kind="stable")
+    return np.asarray(excess_N / (1.0 + place_N))
 
 
 def _threshold_rule(  # noqa: PLR0911 - one case a policy
