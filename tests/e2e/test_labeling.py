@@ -83,6 +83,7 @@ def test_status_counts_the_run(labeled: tuple[Path, Any], cdlabel: Cdlabel) -> N
     assert (status["run_id"], status["finished"], status["videos_pending"]) == (run["run_id"], True, 0)
 
 
+@pytest.mark.skipif(not IS_REAL, reason="one more run: make test-s3")
 def test_through_s3_the_rows_are_the_same(
     labeled: tuple[Path, Any], cdlabel: Cdlabel, corpus: Path, rows: Rows, s3: dict[str, str], archive: str
 ) -> None:

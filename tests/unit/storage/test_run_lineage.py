@@ -25,7 +25,7 @@ def test_a_run_says_what_went_in_what_came_out_and_what_made_it(tmp_path: Path) 
     plan_run(store, "r1", shards)
     for shard in shards:
         commit(store, "r1", shard)
-    record = publish_and_record(store.root, "r1", config_json="{}", code_version="1", prices=None)
+    record = publish_and_record(store.root, "r1", config_json="{}", code_version="1")
     assert read_run_row(store, "r1") == record
     lineage = json.loads(record.lineage_json or "")
     (file,) = lineage["outputs"]["files"]
@@ -61,7 +61,7 @@ def test_the_query_of_docs_operations_compares_runs(tmp_path: Path) -> None:
         (shard,) = shards_of([video(name)])
         plan_run(store, run_id, [shard])
         commit(store, run_id, shard)
-        publish_and_record(store.root, run_id, config_json="{}", code_version="1", prices=None)
+        publish_and_record(store.root, run_id, config_json="{}", code_version="1")
     answer = run_query(store, sql)
     assert answer.columns == ("run_id", "model_version", "torch", "av", "commit", "files")
     assert [(row[0], row[2], row[5]) for row in answer.rows] == [
