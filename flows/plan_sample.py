@@ -26,8 +26,8 @@ from tasks.sample_video import MeasuredVideo, measure_video
 
 PREFECT_IMPORTS, PREFECT_IMPORTS_WITH_SERVER = 4.5, 0.6
 """What a run takes besides and a sample does not, in units of what loading Prefect took a moment ago: its server, unless
-one runs already, and the flow's own steps. The first follows from CPU times of one flow without work, the second is a guess; all are a
-processor's work, so that a slower or busier one makes them longer alike."""
+one runs already, and the flow's own steps. The first follows from CPU times of one flow without work, the second is a
+guess; all are a processor's work, so that a slower or busier one makes them longer alike."""
 
 
 def estimate_run_cost(config: LabelRunConfig, plan: LabelingPlan, sample: int, seed: int) -> RunEstimate:
