@@ -251,6 +251,8 @@ class ShardReceipt:
     """Videos with such clips."""
     cost: ComputeCost
     committed_at: datetime
+    rows_sha256: str | None = None
+    """Of the rows themselves; None where an earlier state of this project wrote them."""
     student_confidence: ConfidenceCounts = ConfidenceCounts()  # noqa: RUF009 - frozen
     """The student's, on every clip it scored."""
     teacher_confidence: ConfidenceCounts = ConfidenceCounts()  # noqa: RUF009 - frozen

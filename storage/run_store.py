@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import partial
 
@@ -34,6 +34,7 @@ from storage.prediction_schema import (
     as_schema,
     outcomes_to_table,
 )
+from storage.row_digest import digest_rows
 from storage.run_layout import RUNS, config_name, decision_name, plan_name, shard_name, shards_folder, success_name
 from storage.uri import base_name
 
@@ -231,8 +232,8 @@ def commit_shard(
         CommitStateUnknown: the object is complete or absent, but which cannot be told.
         DamagedObject: another shard's rows stand under this shard's name.
     """
-    receipt = _summarise(outcomes, context, committed_at)
     table = outcomes_to_table(outcomes, context)
+    receipt = replace(_summarise(outcomes, context, committed_at), rows_sha256=digest_rows(table))
     table = table.replace_schema_metadata({RECEIPT_KEY: _RECEIPT.dump_json(receipt), **VERSION_METADATA})
     if store.create(shard_name(context.run_id, context.shard_id), to_bytes(table, REPETITIVE_TEXT)):
         return receipt
@@ -295,10 +296,13 @@ def read_shard(store: Store, run_id: str, shard: Shard) -> CommittedShard:
     with fetch_parquet(store, name) as file:
         receipt = _receipt_of(store, run_id, shard.shard_id, file)
         with reading_rows(store, name):
-            rows = as_schema(file.read(), PREDICTION_SCHEMA)
+            stored = file.read()
+            rows = as_schema(stored, PREDICTION_SCHEMA)
             video_ids = rows.column("video_id").to_pylist()
     if video_ids != [video.video_id for video in shard.videos]:
         raise damaged(store, name, "it holds other videos than the plan")
+    if receipt.rows_sha256 is not None and digest_rows(stored) != receipt.rows_sha256:
+        raise damaged(store, name, "its rows are not those that its receipt was made of")
     return CommittedShard(receipt=receipt, rows=rows)
 
 

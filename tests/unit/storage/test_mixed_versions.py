@@ -21,6 +21,7 @@ from storage.filesystem import Store, open_store
 from storage.ledger import work_left
 from storage.prediction_schema import PREDICTION_SCHEMA, SCHEMA_VERSION
 from storage.publish import read_success
+from storage.row_digest import digest_rows
 from storage.run_layout import plan_name, run_row_name, shard_name, success_name
 from storage.run_record import RUN_SCHEMA, read_run_row
 from storage.run_store import HEADER_KEY, RECEIPT_KEY, list_runs, read_header, read_receipts
@@ -140,7 +141,8 @@ def test_shards_of_another_state_are_published_with_our_columns(store: Store, ch
         commit(store, "r1", shard)
     first = shard_name("r1", shards[0].shard_id)
     _rewrite(store, first, change)
-    _edit_footer(store, first, RECEIPT_KEY, mood="calm")
+    with pq.ParquetFile(Path(store.root) / first) as file:
+        _edit_footer(store, first, RECEIPT_KEY, mood="calm", rows_sha256=digest_rows(file.read()))
     assert sum(receipt.videos for receipt in read_receipts(store, "r1")) == 2
     publish_and_finish(store, "r1")
     assert run_query(store, "select video_id, decode_mode is null from predictions order by 1").rows[0][0] == "a"
