@@ -105,7 +105,7 @@ def likeness(videos_G: Float64Array, agreed_G: Float64Array) -> float:
     Firth 1999), drawn towards 1 as if one more group with a disagreement had been seen, all of one mind: rho becomes
     (D rho + 1) / (D + 1), with D the groups that hold the rarer answer. Where agreement is high, D is small, and rho
     alone makes the interval too narrow: with D = 0 the data say nothing of rho at all. The drawing is our own; its
-    coverage is measured in docs/audit.md.
+    coverage is asserted by its tests, see docs/audit.md.
     """
     videos, groups, share_G = videos_G.sum(), len(videos_G), agreed_G / videos_G
     share = agreed_G.sum() / videos

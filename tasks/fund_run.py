@@ -81,16 +81,7 @@ def open_funds(
     refuse_dear_student(budget, student_usd, videos_done=header.videos, videos=header.videos)
     on_teacher = [receipt.cost - passes[receipt.shard_id].cost for receipt in done]
     teacher_usd = sum((receipt.cost_usd or 0.0) - (passes[receipt.shard_id].cost_usd or 0.0) for receipt in done)
-    limits: dict[Unit, float] = {}
-    for unit, limit in budget.limits.items():
-        match unit:
-            case "wall_clock":
-                left = started + limit - time.time()
-            case "usd":
-                left = limit - student_usd - teacher_usd
-            case _:
-                left = limit - sum(amount_of(unit, cost) for cost in on_teacher)
-        limits[unit] = max(left, 0.0)
+    limits = _what_is_left(budget, on_teacher, student_usd + teacher_usd, seconds_gone=time.time() - started)
     flops_per_clip = max((demand.receipt.teacher_flops_per_clip for demand in demands), default=0)
     pace = expected_pace(of_student, flops_per_clip, _seconds_per_clip_of_latest(store, header.model_version))
     for receipt, cost in zip(done, on_teacher, strict=True):
@@ -107,6 +98,16 @@ def open_funds(
         passes=passes,
         can_audit=can_audit,
     )
+
+
+def _what_is_left(
+    budget: BudgetSettings, on_teacher: Sequence[ComputeCost], usd: float, *, seconds_gone: float
+) -> dict[Unit, float]:
+    """Return what is left of each limit, of the whole run's dollars and of what was spent on the teacher."""
+    spent: dict[Unit, float] = {"wall_clock": seconds_gone, "usd": usd}
+    for unit in budget.limits.keys() - spent.keys():
+        spent[unit] = sum(amount_of(unit, cost) for cost in on_teacher)
+    return {unit: max(limit - spent[unit], 0.0) for unit, limit in budget.limits.items()}
 
 
 def _seconds_per_clip_of_latest(store: Store, model_version: str) -> float | None:
