@@ -22,6 +22,7 @@ def estimate_text(estimate: RunEstimate) -> str:
         ("GPU time", _spread(estimate.gpu_seconds, duration)),
         ("student", _spread(estimate.student_flops, flops)),
         ("teacher", _spread(estimate.teacher_flops, flops)),
+        ("budget", f"pays for {estimate.budget_share:.0%} of the clips wanted" if estimate.budget_share < 1 else None),
         ("audit", _spread(estimate.audit_flops, flops) if estimate.audit_flops.value else None),
         ("price", None if estimate.usd is None else _spread(estimate.usd, lambda usd: f"{usd:.2f} USD")),
         ("memory", f"{estimate.peak_memory_bytes / BYTES_PER_MB:,.0f} MB at most in the sample, all workers together"),

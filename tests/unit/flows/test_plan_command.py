@@ -22,10 +22,12 @@ ESTIMATE = RunEstimate(
     wall_seconds=Estimate(value=7200.0, low=6000.0, high=9000.0),
     cpu_seconds=Estimate(value=100.0, low=90.0, high=110.0),
     gpu_seconds=NOTHING,
+    teacher_seconds=NOTHING,
     student_flops=Estimate(value=2e12, low=1e12, high=3e12),
     teacher_flops=Estimate(value=5e15, low=4e15, high=6e15),
     audit_flops=NOTHING,
     usd=None,
+    budget_share=1.0,
     stage_seconds={
         "decode": Estimate(value=75.0, low=1.0, high=2.0),
         "teacher": Estimate(value=25.0, low=1.0, high=2.0),
