@@ -6,8 +6,8 @@ turns, each run into a new OUT, so that both meet the same state of the machine;
 seconds and FLOPs are those of the run's row, wall seconds those of the whole command.
 
 Then what chance of drawing alone does: from an archive twenty times as large, with the costs that the last run's table has,
-samples are drawn again and again, and counted how many estimates are within 25 % and how many intervals hold the truth; nothing
-is timed there.
+samples are drawn again and again, and counted how many estimates are within 25 % and how many intervals hold the truth; of the
+teacher's FLOPs, which the student's look at so many videos tells. Nothing is timed there.
 The same for invented archives of 300 videos with lognormal lengths (``spread`` is the standard deviation of their logarithm),
 of which half the cost of a mean video is that of being a file, and 3 % fail early.
 Usage: python benchmarks/bench_plan.py [--videos 80] [--sample 16] [--repetitions 3] [--workers 2] [--json]
