@@ -14,6 +14,7 @@ from flows.label_commands import demo, label
 from flows.model_commands import ablate, evaluate, train
 from flows.plan_command import plan
 from flows.report_command import report
+from flows.retrain_command import retrain
 from flows.retry_command import retry
 from flows.serve_command import serve
 
@@ -28,7 +29,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     *(label, serve, plan, retry, status, report, export, verify, query, compact, gc),
-    *(train, ablate, evaluate, generate, compose, demo, doctor),
+    *(train, retrain, ablate, evaluate, generate, compose, demo, doctor),
 )
 for command in COMMANDS:
     app.command()(command)

@@ -30,10 +30,12 @@ from cdmodel.setting_groups import FORBID_UNKNOWN
 from flows.dispatch import ClusterSettings
 from storage.corpus import CorpusRules
 from storage.filesystem import absolute_uri
+from storage.run_layout import RETRAIN_PREFIX
 from tasks.run_request import RetrySettings, RunRequest
 from tasks.sharding import ShardingSettings
 
 Settings = TypeVar("Settings")
+Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,7 @@ class LabelRunConfig(BaseModel):
     run_id: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$",
-        description="Name of the run; by default made from the date and the plan's content.",
+        description="Name of the run; by default made from the date and the plan's content. None begins with `retrain-`.",
     )
     relabel: bool = Field(default=False, description="Label also what has a terminal row under the same fingerprint.")
     retry: RetrySettings | None = None
@@ -93,6 +95,13 @@ class LabelRunConfig(BaseModel):
             raise ValueError("budget.usd needs a price table: set prices")
         return self
 
+    @field_validator("run_id")
+    @classmethod
+    def _no_cycle(cls, run_id: str | None) -> str | None:
+        if run_id is not None and run_id.startswith(RETRAIN_PREFIX):
+            raise ValueError(f"names that begin with {RETRAIN_PREFIX} are those of retraining cycles")
+        return run_id
+
     @field_validator("source", "out")
     @classmethod
     def _make_absolute(cls, place: str) -> str:
@@ -114,12 +123,21 @@ def load_config(
         ConfigError: naming the setting and what is wrong with it.
     """
     settings = {**(defaults or {}), **read_toml(file)}
-    _assign(settings, assignments)
+    assign(settings, assignments)
     for key, value in arguments.items():
         if value is not None:
             _put(settings, key, value)
+    return validate_model(LabelRunConfig, settings)
+
+
+def validate_model(kind: type[Model], settings: Mapping[str, Any]) -> Model:
+    """Turn what was read into a configuration of that kind.
+
+    Raises:
+        ConfigError: naming the setting and what is wrong with it.
+    """
     try:
-        return LabelRunConfig.model_validate(settings)
+        return kind.model_validate(settings)
     except ValidationError as error:
         raise explain(error) from error
 
@@ -133,7 +151,7 @@ def load_settings(
         ConfigError: naming the setting and what is wrong with it.
     """
     settings = read_toml(file)
-    _assign(settings, assignments)
+    assign(settings, assignments)
     settings |= {key: value for key, value in (arguments or {}).items() if value is not None}
     return validate_settings(kind, settings)
 
@@ -149,7 +167,7 @@ def load_dataset_settings(
         ConfigError: naming the setting and what is wrong with it.
     """
     settings = read_toml(file)
-    _assign(settings, assignments)
+    assign(settings, assignments)
     corpus = {"corpus": settings.pop("corpus")} if "corpus" in settings else {}
     return validate_settings(kind, settings), validate_settings(_CorpusTable, corpus).corpus
 
@@ -231,7 +249,12 @@ def to_request(config: LabelRunConfig) -> RunRequest:
     )
 
 
-def _assign(settings: dict[str, Any], assignments: Sequence[str]) -> None:
+def assign(settings: dict[str, Any], assignments: Sequence[str]) -> None:
+    """Put each ``key=value`` into the settings; dots lead into tables.
+
+    Raises:
+        ConfigError: one has another form, or leads into a value.
+    """
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
         if not separator:

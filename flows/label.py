@@ -124,7 +124,7 @@ def report_stage(config: LabelRunConfig, record: RunRecord) -> None:
     )
     rows = [dict(zip(failures.columns, row, strict=True)) for row in failures.rows]
     create_table_artifact(rows, key="failed-videos", description=f"Run {record.run_id}: failed and partial videos")
-    emit_alarms(record)
+    emit_alarms(config.out, record)
 
 
 def _label_pending(cluster: Cluster, spec: LabelingSpec, plan: LabelingPlan, done: frozenset[str]) -> list[Shard]:

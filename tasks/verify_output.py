@@ -16,6 +16,7 @@ from storage.run_layout import (
     PREDICTIONS,
     RUNS_TABLE,
     generation_folder,
+    is_retrain_row,
     manifest_name,
     plan_name,
     run_row_name,
@@ -213,7 +214,7 @@ def _stray(store: Store, known: set[str], not_known: set[str]) -> Iterator[Probl
     for item in (*store.list(PREDICTIONS), *store.list(RUNS_TABLE)):
         name = base_name(item.name)
         run_id = name.rpartition("-")[0] if item.name.startswith(PREDICTIONS) else name.removesuffix(".parquet")
-        if item.name not in known and run_id not in not_known:
+        if item.name not in known and run_id not in not_known and not is_retrain_row(item.name):
             yield _problem("stray_file", item.name, "no run has published it")
 
 
