@@ -24,16 +24,14 @@ def gate_receipt(record: RunRecord) -> str:
         f"Learned from {record.videos_labeled:,} videos ({record.videos_skipped:,} could not be read); asked for "
         f"{facts['asked_by']}.",
         "",
-        "| check | value | limit | passed |",
+        "| check | on | what was found | passed |",
         "|---|---|---|---|",
     ]
-    lines += [
-        f"| {check['words']} | {_figure(check['value'])} | {_figure(check['limit'])} | "
-        f"{'yes' if check['passed'] else '**no**'} |"
-        for check in facts["gate"]
-    ]
+    lines += [f"| {check['name']} | {check['on']} | {check['words']} | {_answer(check)} |" for check in facts["gate"]]
     return "\n".join(lines)
 
 
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def _answer(check: dict[str, Any]) -> str:
+    if check["passed"]:
+        return "yes"
+    return "**no**" if check["decides"] else "no"

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, fields
 from importlib.metadata import version
 
-from cdmodel.gate import GateDecision
+from cdmodel.gate_facts import GateDecision
 
 from cdmodel.cost import ComputeCost
 from storage.cycle_store import Candidate, CycleOutcome

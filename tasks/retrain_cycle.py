@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cdmodel.gate import GateDecision
+from cdmodel.gate_facts import GateDecision
 from pydantic import JsonValue, TypeAdapter
-from storage.registry import AliasMove, Registry, open_registry
 
 from cdmodel.bundle import read_manifest
 from cdmodel.descent import OnProgress
@@ -30,9 +29,11 @@ from storage.cycle_store import (
     CycleBegun,
     CycleOutcome,
     CycleStore,
+    Ending,
     cycle_store,
     newest_cycles,
 )
+from storage.registry import AliasMove, Registry, open_registry
 from tasks.collect_examples import CollectRequest, collect_examples
 from tasks.judge_candidate import GateSets, OnJudging, judge_candidate
 from tasks.retrain_request import RetrainRequest, RetrainSettings
@@ -181,10 +182,11 @@ def judge(cycle: Cycle, candidate: Candidate, on_progress: OnJudging) -> GateDec
 def promote(cycle: Cycle, candidate: Candidate, decision: GateDecision, by: str, now: datetime) -> CycleOutcome:
     """Move the aliases as the gate says, and say how the cycle ends. Production that moved meanwhile is left alone."""
     registry = open_registry(cycle.request.settings.registry)
-    metrics: dict[str, JsonValue] = {check.name: check.value for check in decision.checks}
+    metrics: dict[str, JsonValue] = {f"{check.name} ({check.on})": check.value for check in decision.checks}
     _point(registry, CANDIDATE_ALIAS, candidate.model_version, by, f"cycle {cycle.begun.cycle_id}", metrics)
-    if not decision.promotes:
-        return CycleOutcome(ending="refused" if decision.refused else "kept", reason=decision.reason, ended_at=now)
+    if not decision.promoted:
+        ending: Ending = "refused" if decision.verdict == "refuse" else "kept"
+        return CycleOutcome(ending=ending, reason=decision.reason, ended_at=now)
     alias, seen = cycle.begun.alias, cycle.begun.production_move
     try:
         registry.move(alias, candidate.model_version, after=seen, moved_by=by, reason=decision.reason, metrics=metrics)
