@@ -28,6 +28,7 @@ from cdmodel.policies import PolicyChoice
 from cdmodel.sampling import ClipSampling
 from cdmodel.setting_groups import FORBID_UNKNOWN
 from flows.dispatch import ClusterSettings
+from storage.bundles import absolute_bundle
 from storage.corpus import CorpusRules
 from storage.filesystem import absolute_uri
 from storage.run_layout import RETRAIN_PREFIX
@@ -45,13 +46,14 @@ class ModelSettings:
     __pydantic_config__: ClassVar = FORBID_UNKNOWN
 
     bundle: str | None = None
-    """Folder or URL; without one the demo bundle that ships with the project is used."""
+    """Folder or URL, or REGISTRY@NAME, such as `s3://models@production`, where the name is an alias or a version; a run
+    keeps the bundle that it began with. Without one the demo bundle that ships with the project is used."""
     allowed_builders: tuple[str, ...] = ()
     """Modules, besides this project's own, whose builders a bundle may name. Naming one runs its code."""
 
     def __post_init__(self) -> None:
-        if self.bundle is not None and "@" not in self.bundle:
-            object.__setattr__(self, "bundle", absolute_uri(self.bundle))
+        if self.bundle is not None:
+            object.__setattr__(self, "bundle", absolute_bundle(self.bundle))
 
 
 class LabelRunConfig(BaseModel):

@@ -208,7 +208,7 @@ def labeling_spec(config: LabelRunConfig, plan: LabelingPlan, model_threads: int
         corpus=header.corpus,
         fingerprint=header.fingerprint,
         models=WorkerModels(
-            bundle=config.models.bundle,
+            bundle=plan.bundle,
             model_version=header.model_version,
             allowed_builders=config.models.allowed_builders,
             model_threads=model_threads,
