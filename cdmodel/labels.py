@@ -5,6 +5,7 @@ The only place that knows both readings. Torch-free. N rows, K labels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, assert_never
 
 import numpy as np
@@ -14,7 +15,7 @@ LabelKind = Literal["single", "multi"]
 """``single``: exactly one label per video, a softmax over the classes. ``multi``: any number of them, a sigmoid each."""
 
 Truth = NDArray[np.bool_]
-"""Which labels are true, bool [N, K]; every row has at least one, with ``single`` exactly one."""
+"""Which labels are true, bool [N, K]; every row has at least one, with ``single`` exactly one, but see ``truth_by_name``."""
 
 
 def to_truth(label_ids: list[list[int]], num_labels: int) -> Truth:
@@ -23,6 +24,15 @@ def to_truth(label_ids: list[list[int]], num_labels: int) -> Truth:
     for row, ids in enumerate(label_ids):
         truth_NK[row, ids] = True
     return truth_NK
+
+
+def truth_by_name(names: Sequence[Sequence[str]], labels: Sequence[str]) -> Truth:
+    """Return bool [N, K] from the true labels of each row by name; one that is not among ``labels`` is no column.
+
+    A row may then have none: no answer to it is right.
+    """
+    place = {label: number for number, label in enumerate(labels)}
+    return to_truth([[place[name] for name in row if name in place] for row in names], len(labels))
 
 
 def probabilities_of(logits_NK: NDArray[np.floating], kind: LabelKind, temperature: float = 1.0) -> NDArray[np.float64]:

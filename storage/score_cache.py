@@ -15,7 +15,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from cdmodel.errors import DamagedObject
-from cdmodel.labels import to_truth
+from cdmodel.labels import truth_by_name
 from cdmodel.replay import CachedVideo, VideoSeconds
 from cdmodel.score_entry import ScoredEntry, ScoringContext, UnreadableVideo
 from cdmodel.scores import StudentLogits
@@ -168,7 +168,6 @@ class _Rows:
 
     def entry(self, row: int, labels: Sequence[str]) -> ScoredEntry:
         facts = self._facts[row]
-        label_ids = [labels.index(label) for label in facts["labels"]]
         student = StudentLogits(
             logits_NK=read_matrix(self._lists["student_logits"], row, self._num_labels),
             q_teacher_logit_N=read_vector(self._lists["q_teacher_logit"], row),
@@ -185,7 +184,7 @@ class _Rows:
             answers=CachedVideo(
                 video_id=facts["video_id"],
                 group=facts["group"],
-                truth_K=to_truth([label_ids], self._num_labels)[0],
+                truth_K=truth_by_name([facts["labels"]], labels)[0],
                 student=student,
                 teacher_logits_NK=read_matrix(self._lists["teacher_logits"], row, self._num_labels),
                 seconds=VideoSeconds(

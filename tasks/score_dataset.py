@@ -7,7 +7,7 @@ videos and sampling starts with everything done. The clips go through the networ
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter
@@ -16,7 +16,7 @@ from cdmodel.cascade import ask_student, ask_teacher
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.errors import DamagedObject, DecodeError, VideoError
-from cdmodel.labels import to_truth
+from cdmodel.labels import truth_by_name
 from cdmodel.models import CascadeModels
 from cdmodel.replay import CachedVideo, ClipFlops, VideoSeconds
 from cdmodel.sampling import ClipSampling
@@ -53,10 +53,21 @@ def score_dataset(
     on_progress: OnScored,
     *,
     videos_per_part: int = VIDEOS_PER_PART,
+    teacher_of: Mapping[str, ScoredEntry] | None = None,
 ) -> ScoredDataset:
     """Return both models' answers to all clips of the videos; parts that stand in ``store`` are read instead.
 
-    Every label of the videos must be one of the bundle's.
+    A label that the bundle does not know is no label of its videos: an answer is never right by it.
+
+    Args:
+        videos: to be scored, in any order.
+        models: of one bundle.
+        sampling: of the clips.
+        store: where the parts are kept.
+        on_progress: told how many videos are done.
+        videos_per_part: what a killed evaluation loses at most.
+        teacher_of: entries, by ``video_id``, that the very same teacher has answered already, on the same clips; it is
+            not run on those videos again, and what it took there counts here.
 
     Raises:
         StorageError: a part can neither be read nor written.
@@ -71,7 +82,7 @@ def score_dataset(
         def advance(done: int, before: int = start) -> None:
             on_progress(before + done, len(ordered))
 
-        cache = _load_or_score(part, models, context, store, advance)
+        cache = _load_or_score(part, models, context, store, advance, teacher_of or {})
         advance(len(part))
         entries += cache.entries
         unreadable += cache.unreadable
@@ -91,8 +102,12 @@ def scoring_context(models: CascadeModels, sampling: ClipSampling) -> ScoringCon
     )
 
 
-def score_one(labeled: LabeledVideo, models: CascadeModels, sampling: ClipSampling) -> ScoredEntry:
+def score_one(
+    labeled: LabeledVideo, models: CascadeModels, sampling: ClipSampling, known: ScoredEntry | None = None
+) -> ScoredEntry:
     """Return both models' raw answers to every clip of one video, with the seconds of each stage.
+
+    With ``known``, which the same teacher has answered, its answers are taken from there if the clips are the same.
 
     Raises:
         VideoError: it cannot be read, or two passes over it gave different clips.
@@ -101,9 +116,16 @@ def score_one(labeled: LabeledVideo, models: CascadeModels, sampling: ClipSampli
     with open_clips(labeled.video, sampling, DecodeLimits()) as reader:
         student, spans, student_cost = ask_student(reader, models)
         decode_student_seconds = reader.summary().cpu_seconds
-        teacher_NK, batches, teacher_cost = ask_teacher(reader, models, None)
-    if sum(len(batch.spans) for batch in batches) != len(spans):
-        raise DecodeError(uri, "two passes over the video gave different clips")
+        if known is not None and known.spans == spans:
+            answers = known.answers
+            teacher_NK, seconds = answers.teacher_logits_NK, answers.seconds
+            decode_teacher_seconds, teacher_seconds = seconds.decode_teacher, seconds.teacher
+        else:
+            teacher_NK, batches, teacher_cost = ask_teacher(reader, models, None)
+            if sum(len(batch.spans) for batch in batches) != len(spans):
+                raise DecodeError(uri, "two passes over the video gave different clips")
+            decode_teacher_seconds = reader.summary().cpu_seconds - decode_student_seconds
+            teacher_seconds = teacher_cost.teacher_seconds
     summary = reader.summary()
     labels = models.manifest.labels
     return ScoredEntry(
@@ -113,14 +135,14 @@ def score_one(labeled: LabeledVideo, models: CascadeModels, sampling: ClipSampli
         answers=CachedVideo(
             video_id=labeled.video.video_id,
             group=labeled.group,
-            truth_K=to_truth([[labels.index(label) for label in labeled.labels]], len(labels))[0],
+            truth_K=truth_by_name([labeled.labels], labels)[0],
             student=student,
             teacher_logits_NK=teacher_NK,
             seconds=VideoSeconds(
                 decode_student=decode_student_seconds,
-                decode_teacher=summary.cpu_seconds - decode_student_seconds,
+                decode_teacher=decode_teacher_seconds,
                 student=student_cost.student_seconds,
-                teacher=teacher_cost.teacher_seconds,
+                teacher=teacher_seconds,
             ),
         ),
     )
@@ -132,12 +154,13 @@ def _load_or_score(
     context: ScoringContext,
     store: Store,
     on_progress: Callable[[int], None],
+    teacher_of: Mapping[str, ScoredEntry],
 ) -> ScoreCache:
     content = hashlib.sha256(_KEYS.dump_json((context, tuple(videos)))).hexdigest()
     name = f"{SCORES}/{content[:16]}.parquet"
     if store.exists(name):
         return _matching(read_score_cache(store, name), content, store, name)
-    outcomes = list(_score_all(videos, models, context.sampling, on_progress))
+    outcomes = list(_score_all(videos, models, context.sampling, on_progress, teacher_of))
     cache = ScoreCache(
         context=context,
         content_sha256=content,
@@ -149,11 +172,15 @@ def _load_or_score(
 
 
 def _score_all(
-    videos: Sequence[LabeledVideo], models: CascadeModels, sampling: ClipSampling, on_progress: Callable[[int], None]
+    videos: Sequence[LabeledVideo],
+    models: CascadeModels,
+    sampling: ClipSampling,
+    on_progress: Callable[[int], None],
+    teacher_of: Mapping[str, ScoredEntry],
 ) -> Iterator[ScoredEntry | UnreadableVideo]:
     for done, labeled in enumerate(videos, start=1):
         try:
-            yield score_one(labeled, models, sampling)
+            yield score_one(labeled, models, sampling, teacher_of.get(labeled.video.video_id))
         except VideoError as error:
             yield UnreadableVideo(uri=labeled.video.uri, reason=error.reason)
         on_progress(done)

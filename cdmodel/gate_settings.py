@@ -1,0 +1,80 @@
+"""What the gate between a candidate and production can be told. Light: every command imports it with the configuration."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
+
+from cdmodel.setting_groups import FORBID_UNKNOWN
+
+Audits = Literal["if_enough", "required"]
+Better = Literal["any_set", "every_set", "pooled"]
+"""On which sets the interval of the gain in accuracy must lie above 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateSettings:
+    """When a retrained bundle takes the place of the one in production. Accuracies and harm are shares of videos, 0 to 1."""
+
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
+
+    accuracy_margin: float = 0.03
+    """How much accuracy a candidate may lose against production, on each set, and still count as not worse."""
+    teacher_margin: float = 0.03
+    """The same for the dense teacher of the candidate against that of production."""
+    min_saving: float = 0.03
+    """Share of production's FLOPs per video that a candidate must save to be promoted for its cost."""
+    cost_margin: float = 0.05
+    """Share of production's FLOPs per video that a candidate may cost more to be promoted for its accuracy."""
+    better: Better = "any_set"
+    """Where accuracy must be better beyond chance to be promoted for it: on one set at least, on each, or on all videos
+    taken together. The mean over all videos must be above 0 in any case."""
+    confidence: float = 0.95
+    """Of the bounds on accuracy and cost: one-sided for "not worse" and "cheaper", two-sided for "better"."""
+    harm_limit: float = 0.1
+    """Largest harm: P(the cascade is wrong where the dense teacher is right)."""
+    harm_confidence: float = 0.9
+    """With which harm must be shown to be at most ``harm_limit``."""
+    calibration_limit: float = 0.05
+    """Largest expected calibration error of the videos' confidence, beyond what chance alone gives so many videos."""
+    calibration_margin: float = 0.03
+    """How much above production's that error may lie even where it exceeds the limit."""
+    class_drop: float = 0.15
+    """Loss of a class's recall from which it can count as collapsed; it does where chance does not explain it."""
+    class_alpha: float = 0.05
+    """Probability of calling any class collapsed where none has; shared by all classes (Holm)."""
+    dropped_labels: tuple[str, ...] = ()
+    """Labels of production that a candidate may lack; their videos are then left out. Any other one stops it."""
+    min_groups: int = 30
+    """Fewest groups of a set that the gate decides by."""
+    audits: Audits = "if_enough"
+    """``if_enough``: audits of fewer groups than that are left out where there is a benchmark; ``required``: the gate then
+    refuses."""
+    unreadable_limit: float = 0.1
+    """Largest share of a set's videos that may be unreadable."""
+    first_accuracy: float = 0.5
+    """Accuracy that a first bundle must surely have, with nothing in production to compare with."""
+    first_loss: float = 0.05
+    """Accuracy that a first bundle may lose against its own dense teacher."""
+    first_saving: float = 0.1
+    """Share of its dense teacher's FLOPs that a first bundle must save."""
+    draws: int = 2000
+    """Of each bootstrap and simulation."""
+    seed: int = 0
+    """Of the same."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not (math.isfinite(value) and 0 <= value <= 1):
+                raise ValueError(f"{field.name} must lie between 0 and 1, got {value}")
+        for name in ("confidence", "harm_confidence", "harm_limit", "class_alpha"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie strictly between 0 and 1, got {getattr(self, name)}")
+        if self.confidence <= 0.5:
+            raise ValueError(f"confidence must lie above 0.5, got {self.confidence}")
+        if self.min_groups < 2:
+            raise ValueError(f"min_groups must be at least 2, got {self.min_groups}")
+        if self.draws < 100:
+            raise ValueError(f"draws must be at least 100, got {self.draws}")
