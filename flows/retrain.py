@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cdmodel.gate_facts import GateDecision
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -25,6 +24,7 @@ from prefect.events import emit_event
 
 from cdmodel.descent import TrainingProgress
 from cdmodel.errors import RunError
+from cdmodel.gate_facts import GateDecision
 from cdmodel.models import count_gpus
 from flows.bars import busy_bar, evaluation_bars, training_bars
 from flows.dispatch import Cluster, Completed, open_cluster, run_on_workers
@@ -36,7 +36,7 @@ from flows.retrain_receipt import gate_receipt
 from flows.worker_progress import heard_progress, told_to
 from storage.cycle_store import Candidate, CycleOutcome
 from storage.run_record import RunRecord
-from tasks.evaluation_settings import EvaluationProgress
+from tasks.judge_candidate import GateProgress
 from tasks.record_cycle import record_cycle
 from tasks.retrain_cycle import CoolingDown, Cycle, collect, judge, open_cycle, promote, train
 
@@ -88,7 +88,7 @@ def learn_stage(cycle: Cycle, config: RetrainConfig) -> tuple[Candidate, GateDec
             "judge",
             _judge_there,
             (cycle, candidate, cluster.model_threads),
-            EvaluationProgress,
+            GateProgress,
             evaluation_bars(),
         )
     return candidate, decision

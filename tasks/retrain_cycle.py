@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cdmodel.gate_facts import GateDecision
 from pydantic import JsonValue, TypeAdapter
 
 from cdmodel.bundle import read_manifest
 from cdmodel.descent import OnProgress
 from cdmodel.errors import LabelingError, RegistryConflict, RegistryError
+from cdmodel.gate_facts import GateDecision
 from cdmodel.teacher_source import TeacherSettings
 from cdmodel.train_settings import StudentSettings, TrainSettings
 from storage.bundles import local_bundle
@@ -35,11 +35,13 @@ from storage.cycle_store import (
 )
 from storage.registry import AliasMove, Registry, open_registry
 from tasks.collect_examples import CollectRequest, collect_examples
-from tasks.judge_candidate import GateSets, OnJudging, judge_candidate
+from tasks.judge_candidate import GateSets, OnGate, judge_candidate
 from tasks.retrain_request import RetrainRequest, RetrainSettings
 from tasks.train_bundle import train_bundle
 
 CANDIDATE_ALIAS = "candidate"
+SCORES = "scores"
+"""Folder of the registry with what bundles answered to videos of the gate."""
 WARM_STEPS = 800
 """Steps of a student that starts from the one in production."""
 
@@ -158,24 +160,23 @@ def train(cycle: Cycle, work: Path, on_progress: OnProgress) -> Candidate:
     )
 
 
-def judge(cycle: Cycle, candidate: Candidate, on_progress: OnJudging) -> GateDecision:
-    """Compare the candidate with what is in production.
+def judge(cycle: Cycle, candidate: Candidate, on_progress: OnGate) -> GateDecision:
+    """Compare the candidate with what is in production. Scores are kept for the cycles to come.
 
     Raises: as ``judge_candidate``.
     """
     registry, settings = open_registry(cycle.request.settings.registry), cycle.request.settings
+    record = cycle.record.store
     return judge_candidate(
         local_bundle(registry.bundle_uri(candidate.model_version)),
         local_bundle(registry.bundle_uri(cycle.begun.production)),
-        GateSets(
-            benchmark=settings.benchmark,
-            audits=cycle.record.store.uri_of(AUDITS),
-            rules=anywhere(cycle.request.corpus),
-        ),
+        GateSets(benchmark=settings.benchmark, audits=record.uri_of(AUDITS) if record.exists(AUDITS) else None),
         settings.gate,
-        cycle.record.store,
+        record,
         on_progress,
+        corpus=anywhere(cycle.request.corpus),
         allowed_builders=cycle.request.allowed_builders,
+        scores=registry.store.child(SCORES),
     )
 
 
