@@ -13,6 +13,7 @@ from flows.export_command import export
 from flows.label_commands import demo, label
 from flows.model_commands import ablate, evaluate, train
 from flows.plan_command import plan
+from flows.registry_commands import models
 from flows.report_command import report
 from flows.retrain_command import retrain
 from flows.retry_command import retry
@@ -33,6 +34,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(models)
 
 
 def main() -> None:

@@ -159,6 +159,8 @@ def _opening(plan: LabelingPlan) -> str:
         notes.append(f"{plan.videos_tried_again} failed before and are tried again")
     if header.videos_quarantined:
         notes.append(f"{header.videos_quarantined} quarantined")
+    if header.bundle_asked is not None:
+        notes.append(f"with {header.model_version}, which {header.bundle_asked} meant when it was planned")
     return f"{verb} run {header.run_id}: {header.videos} videos in {header.shards} shards ({', '.join(notes)})"
 
 

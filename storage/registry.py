@@ -12,14 +12,11 @@ of movers who saw the same state exactly one wins, on a disk and on every store 
 from __future__ import annotations
 
 import difflib
-import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
-from typing import Final
 
 from pydantic import JsonValue
 
@@ -34,7 +31,6 @@ from cdmodel.bundle import (
 )
 from cdmodel.errors import RegistryConflict, RegistryError
 from storage.alias_history import (
-    ALIAS_PATTERN,
     AliasMove,
     MoveAction,
     is_alias,
@@ -43,16 +39,19 @@ from storage.alias_history import (
     move_to_bytes,
     rollback_target,
 )
-from storage.filesystem import STAGING, Store, open_store, probe
+from storage.filesystem import Store
 from storage.lookahead import map_ahead
 from storage.parquet import damaged
-
-REGISTRY_FILE = "registry.json"
-BUNDLES = "bundles"
-ALIASES = "aliases"
-SCHEMA_VERSION: Final = 1
-KIND: Final = "cdlabel model registry"
-OURS = frozenset({REGISTRY_FILE, BUNDLES, ALIASES, STAGING})
+from storage.registry_place import (
+    ALIASES,
+    BUNDLES,
+    alias_folder,
+    bundle_folder,
+    bundle_manifest_name,
+    move_name,
+    open_place,
+    require_conditional_writes,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +88,7 @@ class Registry:
             StorageError: the registry cannot be written; adding again goes on.
         """
         version = model_version(read_manifest(folder))
-        below = f"{BUNDLES}/{version}"
+        below = bundle_folder(version)
         files = {name: (folder / name).stat().st_size for name in _bundle_files(folder)}
         there = {found.name: found.size_bytes for found in self.store.list(below)}
         for name, size in files.items():
@@ -157,7 +156,7 @@ class Registry:
             DamagedObject: it is another bundle than its name promises.
         """
         self._require_bundle(version)
-        name = f"{BUNDLES}/{version}/{MANIFEST_NAME}"
+        name = bundle_manifest_name(version)
         found = parse_manifest(self._uri_of(version), self.store.read(name))
         if model_version(found) != version:
             raise damaged(self.store, name, f"it is the manifest of {model_version(found)}")
@@ -188,7 +187,7 @@ class Registry:
         Raises:
             DamagedObject: the move was changed after it was written.
         """
-        self._check_alias(alias)
+        check_alias(alias)
         numbers = self._numbers(alias)
         return self._read_move(alias, numbers[-1]) if numbers else None
 
@@ -198,16 +197,21 @@ class Registry:
         Raises:
             DamagedObject: a move is missing, or was changed after it was written.
         """
-        self._check_alias(alias)
+        check_alias(alias)
         numbers = self._numbers(alias)
         for place, number in enumerate(numbers, start=1):
             if number != place:
-                raise damaged(self.store, _move_name(alias, place), "this move is missing, later ones are there")
+                raise damaged(self.store, move_name(alias, place), "this move is missing, later ones are there")
         return tuple(map_ahead(lambda number: self._read_move(alias, number), numbers))
 
-    def rollback_version(self, alias: str) -> str | None:
+    def last_number(self, alias: str) -> int:
+        """Return the number of the last move of an alias; 0 if it was never moved."""
+        check_alias(alias)
+        return max(self._numbers(alias), default=0)
+
+    def rollback_version(self, history: Sequence[AliasMove]) -> str | None:
         """Return the version that a rollback would lead to, see ``rollback_target``; None where there is none."""
-        return rollback_target(self.history(alias), {bundle.model_version for bundle in self.bundles()})
+        return rollback_target(history, {bundle.model_version for bundle in self.bundles()})
 
     def move(
         self,
@@ -229,9 +233,9 @@ class Registry:
             RegistryError: no such bundle, no name for an alias, or a store where nobody could tell who was first.
             CommitStateUnknown: the move may or may not stand; look at ``current``.
         """
-        self._check_alias(alias)
+        check_alias(alias)
         self._require_bundle(version)
-        _require_conditional_writes(self.store)
+        require_conditional_writes(self.store)
         move = AliasMove(
             alias=alias,
             number=after + 1,
@@ -244,14 +248,14 @@ class Registry:
             metrics=dict(metrics or {}),
             move_id=uuid.uuid4().hex,
         )
-        if not self.store.create(_move_name(alias, move.number), move_to_bytes(move)):
+        if not self.store.create(move_name(alias, move.number), move_to_bytes(move)):
             raise self._conflict(alias, after)
         return move
 
     def _version_after(self, alias: str, number: int) -> str | None:
         if number == 0:
             return None
-        if not self.store.exists(_move_name(alias, number)):
+        if not self.store.exists(move_name(alias, number)):
             raise RegistryConflict(f"{self.uri}@{alias}", f"there is no move {number} of this alias to follow")
         return self._read_move(alias, number).model_version
 
@@ -262,32 +266,26 @@ class Registry:
         )
 
     def _numbers(self, alias: str) -> tuple[int, ...]:
-        stems = (name.removesuffix(".json") for name in self.store.children(f"{ALIASES}/{alias}"))
+        stems = (name.removesuffix(".json") for name in self.store.children(alias_folder(alias)))
         return tuple(sorted(int(stem) for stem in stems if stem.isdecimal()))
 
     def _read_move(self, alias: str, number: int) -> AliasMove:
-        name = _move_name(alias, number)
+        name = move_name(alias, number)
         move = move_from_bytes(self.store.read(name))
         if move is None or (move.alias, move.number) != (alias, number):
             raise damaged(self.store, name, f"it is not move {number} of {alias}")
         return move
 
     def _require_bundle(self, version: str) -> None:
-        if not is_version(version) or not self.store.exists(f"{BUNDLES}/{version}/{MANIFEST_NAME}"):
+        if not is_version(version) or not self.store.exists(bundle_manifest_name(version)):
             self.bundle(version)
-
-    def _check_alias(self, alias: str) -> None:
-        if not is_alias(alias):
-            raise RegistryError(
-                f"{self.uri}@{alias}", f"{alias!r} cannot be the name of an alias, which is like {ALIAS_PATTERN}"
-            )
 
     def _unknown_alias(self, alias: str) -> RegistryError:
         known = [name for name in self.store.children(ALIASES) if is_alias(name)]
         return RegistryError(f"{self.uri}@{alias}", f"no alias {alias} in this registry{_close(alias, known)}")
 
     def _uri_of(self, version: str) -> str:
-        return self.store.uri_of(f"{BUNDLES}/{version}")
+        return self.store.uri_of(bundle_folder(version))
 
 
 def open_registry(uri: str, *, create: bool = False) -> Registry:
@@ -297,52 +295,20 @@ def open_registry(uri: str, *, create: bool = False) -> Registry:
         RegistryError: the place is no registry, holds something else, or is of a schema that this version does not know.
         StorageError: the place cannot be read, or written.
     """
-    store = open_store(uri)
-    if store.staging is not None and Path(store.root).is_file():
-        raise RegistryError(store.root, "is a file; a registry is a folder or a URL")
-    if not store.exists(REGISTRY_FILE):
-        if not create:
-            raise RegistryError(
-                store.root, f"is no model registry: no {REGISTRY_FILE} there; cdlabel models promote makes one"
-            )
-        _create_registry(store)
-    _check_schema(store)
-    return Registry(store=store)
+    return Registry(store=open_place(uri, create=create))
 
 
-def _create_registry(store: Store) -> None:
-    foreign = sorted(set(store.children()) - OURS)
-    if foreign:
+def check_alias(alias: str) -> None:
+    """Refuse what cannot be the name of an alias.
+
+    Raises:
+        RegistryError: naming it.
+    """
+    if not is_alias(alias):
         raise RegistryError(
-            store.root, f"is no model registry and holds something else ({foreign[0]}); name an empty or a new folder"
-        )
-    store.create(REGISTRY_FILE, json.dumps({"kind": KIND, "schema_version": SCHEMA_VERSION}, indent=2).encode() + b"\n")
-
-
-def _check_schema(store: Store) -> None:
-    try:
-        found = json.loads(store.read(REGISTRY_FILE))
-        kind, version = found["kind"], found["schema_version"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise RegistryError(store.root, f"is no model registry: {REGISTRY_FILE} does not say so") from error
-    if kind != KIND:
-        raise RegistryError(store.root, f"is no model registry: {REGISTRY_FILE} is of kind {kind!r}")
-    if version != SCHEMA_VERSION:
-        raise RegistryError(
-            store.root,
-            f"registry schema {version!r} is unknown to this version, which reads schema {SCHEMA_VERSION}; "
-            "use the version of cdlabel that wrote it, or a newer one",
-        )
-
-
-@lru_cache(maxsize=64)
-def _require_conditional_writes(store: Store) -> None:
-    """Refuse a store that lets a later write replace an earlier one: the loser of a race would never know."""
-    if not probe(store):
-        raise RegistryError(
-            store.root,
-            "this store does not honour create-only writes (If-None-Match), so an alias cannot be moved safely; "
-            "keep the registry on a disk or in a store that does",
+            repr(alias),
+            "cannot be the name of an alias: it starts with a small letter, followed by small letters, digits, '.', '_' "
+            "and '-', and is not the version of a bundle",
         )
 
 
@@ -353,10 +319,6 @@ def _bundle_files(folder: Path) -> tuple[str, ...]:
         [f"{teacher.name}/{path.name}" for path in sorted(teacher.iterdir())] if teacher.is_dir() else [teacher.name]
     )
     return (STUDENT_WEIGHTS, *names, MANIFEST_NAME)
-
-
-def _move_name(alias: str, number: int) -> str:
-    return f"{ALIASES}/{alias}/{number:06d}.json"
 
 
 def _close(name: str, known: Iterable[str]) -> str:
