@@ -2,13 +2,10 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import replace
 
 import pytest
 
-from cdmodel.errors import DamagedObject
 from cdmodel.gate_settings import GateSettings
-from cdmodel.models import load_bundle
 from cdmodel.policies import DenseTeacher
 from cdmodel.testing import encode_numbered_clips, write_tiny_bundle
 from storage.filesystem import open_store
@@ -60,4 +57,6 @@ def test_a_decision_is_written_once_and_read_back(bundles, benchmark, tmp_path):
     document = json.loads((tmp_path / GATE).read_text())
     assert document["candidate"] == decision.candidate
     assert document["sets"][0]["videos"] == 6
-    assert _judge(bundles, benchmark, "same", tmp_path, seen=seen) == decision == read_decision(open_store(str(tmp_path)))
+    assert (
+        _judge(bundles, benchmark, "same", tmp_path, seen=seen) == decision == read_decision(open_store(str(tmp_path)))
+    )
