@@ -9,18 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from cdmodel.bundle import model_version, read_manifest
 from cdmodel.errors import DamagedObject, SourceError
-from cdmodel.evaluation import PLAIN_MEAN, Subject
 from cdmodel.gate import compare_bundles, decide
+from cdmodel.gate_answers import replay_side
 from cdmodel.gate_facts import BundleFacts, GateDecision, SetAnswers, SetName, SideAnswers
 from cdmodel.gate_settings import GateSettings
 from cdmodel.models import CascadeModels, load_bundle, pick_device
-from cdmodel.policies import DenseTeacher
-from cdmodel.replay import calibrate, replay
 from cdmodel.score_entry import ScoredEntry
 from cdmodel.types import LabeledVideo
 from storage.corpus import CorpusRules
@@ -214,29 +211,5 @@ def _score(
 
 def _replay(scored: ScoredDataset, readable: set[str], models: CascadeModels) -> SideAnswers:
     """Replay the bundle's default and its dense teacher on the videos both sides can read, in their order."""
-    subject: Subject = subject_of(models)
-    videos = [
-        calibrate(entry.answers, subject.calibration, subject.label_kind)
-        for entry in scored.entries
-        if entry.answers.video_id in readable
-    ]
-    if not videos:
-        nothing = np.empty(0)
-        return SideAnswers(
-            right_V=nothing.astype(np.bool_),
-            confidence_V=nothing,
-            flops_V=nothing,
-            dense_right_V=nothing.astype(np.bool_),
-            dense_confidence_V=nothing,
-            dense_flops_V=nothing,
-        )
-    default = replay(subject.policy, subject.judge, videos, subject.flops)
-    dense = replay(DenseTeacher(), subject.judge_with(PLAIN_MEAN), videos, subject.flops)
-    return SideAnswers(
-        right_V=default.right_V,
-        confidence_V=default.probabilities_VK.max(axis=1),
-        flops_V=default.flops_V,
-        dense_right_V=dense.right_V,
-        dense_confidence_V=dense.probabilities_VK.max(axis=1),
-        dense_flops_V=dense.flops_V,
-    )
+    videos = [entry.answers for entry in scored.entries if entry.answers.video_id in readable]
+    return replay_side(videos, subject_of(models))
