@@ -29,7 +29,7 @@ from cdmodel.bundle import (
     parse_manifest,
     read_manifest,
 )
-from cdmodel.errors import RegistryConflict, RegistryError
+from cdmodel.errors import RegistryConflict, RegistryError, StorageUnavailable
 from storage.alias_history import (
     AliasMove,
     MoveAction,
@@ -255,9 +255,14 @@ class Registry:
     def _version_after(self, alias: str, number: int) -> str | None:
         if number == 0:
             return None
-        if not self.store.exists(move_name(alias, number)):
-            raise RegistryConflict(f"{self.uri}@{alias}", f"there is no move {number} of this alias to follow")
-        return self._read_move(alias, number).model_version
+        try:
+            return self._read_move(alias, number).model_version
+        except StorageUnavailable:
+            if self.store.exists(move_name(alias, number)):
+                raise
+            raise RegistryConflict(
+                f"{self.uri}@{alias}", f"there is no move {number} of this alias to follow"
+            ) from None
 
     def _conflict(self, alias: str, after: int) -> RegistryConflict:
         return RegistryConflict(

@@ -14,8 +14,9 @@ from storage.bundles import absolute_bundle, as_reference, local_bundle
 from storage.filesystem import absolute_uri
 from storage.registry import Registry, check_alias, open_registry
 
-FIRST_PAUSE_SECONDS = 0.02
-LONGEST_PAUSE_SECONDS = 1.0
+FIRST_PAUSE_SECONDS = 0.4
+LONGEST_PAUSE_SECONDS = 2.0
+"""Waited at most after a lost race; at first less, then twice as long after each."""
 LOST_RACES = 1_000
 """After so many the alias is not being moved by people."""
 
