@@ -34,6 +34,7 @@ COST_SHARES = (0.1, 0.2, 0.3, 0.5)
 LENGTH_GROUPS = 5
 WITHOUT_STUDENT = ("dense_teacher", "uniform", "random", "centre", "early_exit")
 """Policies whose cheapest end is not the student's answer: they have no area over the escalated share."""
+UNKNOWN_LABELS = "(labels the bundle does not know)"
 ORACLE, CHANCE = "oracle_subset", "random_mix"
 
 
@@ -86,7 +87,7 @@ class EvaluationDetails:
     mean_class_accuracy: Mapping[str, float]
     """Of the default, the dense teacher and the dense student: each class counts alike."""
     by_class: tuple[VideoSlice, ...]
-    """A video with several labels counts under each of them."""
+    """A video with several labels counts under each of them; those the bundle knows no label of stand at the end."""
     by_length: tuple[VideoSlice, ...]
     """Videos in up to five groups of about equal size, by their number of clips."""
     reliability: Mapping[str, ReliabilityBins]
@@ -169,11 +170,13 @@ def _mean_class_accuracy(run: Replay, truth_VK: BoolArray) -> float:
 def _slice_by_class(
     default: Replay, dense: Replay, truth_VK: BoolArray, labels: Sequence[str]
 ) -> tuple[VideoSlice, ...]:
-    return tuple(
+    slices = [
         _slice(label, truth_V, default, dense)
         for label, truth_V in zip(labels, truth_VK.T, strict=True)
         if truth_V.any()
-    )
+    ]
+    unknown_V = np.asarray(~truth_VK.any(axis=1))
+    return tuple(slices) if not unknown_V.any() else (*slices, _slice(UNKNOWN_LABELS, unknown_V, default, dense))
 
 
 def _slice_by_length(default: Replay, dense: Replay) -> tuple[VideoSlice, ...]:

@@ -56,4 +56,6 @@ def _truth_probabilities(video: ScoredVideo, asked_TN: BoolArray, judge: Judge) 
     answers = combine_answers(video.student, video.teacher, asked_TN, np.ones_like(asked_TN))
     probabilities_TK = judge.score(answers).probabilities_K
     right_T = video.truth_K[probabilities_TK.argmax(axis=1)]
-    return list(zip(right_T.tolist(), probabilities_TK[:, video.truth_K].max(axis=1).tolist(), strict=True))
+    return list(
+        zip(right_T.tolist(), probabilities_TK[:, video.truth_K].max(axis=1, initial=0.0).tolist(), strict=True)
+    )

@@ -152,6 +152,8 @@ COLUMNS = (
 )
 PREDICTION_SCHEMA = pa.schema([column.field for column in COLUMNS])
 PARTITIONS = ("run_date", "model_version")
+LABEL_NAMES = ("student_label", "teacher_label")
+"""Texts that the SQL views have beside the table's columns: the names of ``student_label_id`` and ``teacher_label_id``."""
 PUBLISHED_SCHEMA = pa.schema(
     [column.field for column in COLUMNS if column.name not in PARTITIONS], metadata=VERSION_METADATA
 )

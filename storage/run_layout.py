@@ -63,6 +63,11 @@ def predictions_name(run_id: str, run_date: date, model_version: str, number: in
     return f"{PREDICTIONS}/{partition}/{run_id}-{number:05d}.parquet"
 
 
+def model_version_of(name: str) -> str:
+    """Return the model version that the name of a published or compacted file tells."""
+    return name.rsplit("/model_version=", 1)[1].partition("/")[0]
+
+
 def generation_folder(generation: str) -> str:
     """Return the folder of a generation: the published tables once more, in fewer files."""
     return f"{COMPACTED}/{generation}"

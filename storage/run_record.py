@@ -103,6 +103,9 @@ class RunRecord:
     """Whether OUT let an object be created only once, when the run was planned."""
     lineage_json: str | None = None
     """Inputs, outputs, versions and code of the run, see docs/operations.md."""
+    labels: tuple[str, ...] | None = None
+    """Names of the bundle's labels, in the order of ``label_id``; null in rows of an earlier state of this project, and
+    where the bundle had changed or gone by the end of the run."""
 
 
 _ARROW_TYPES: dict[Any, pa.DataType] = {
@@ -114,6 +117,7 @@ _ARROW_TYPES: dict[Any, pa.DataType] = {
     int | None: pa.int64(),
     str | None: pa.string(),
     bool | None: pa.bool_(),
+    tuple[str, ...] | None: pa.list_(pa.string()),
 }
 RUN_SCHEMA = pa.schema(
     [(f.name, _ARROW_TYPES[get_type_hints(RunRecord)[f.name]]) for f in fields(RunRecord)], metadata=VERSION_METADATA
@@ -138,7 +142,11 @@ def read_run_row(store: Store, run_id: str) -> RunRecord:
     name = run_row_name(run_id)
     with reading_rows(store, name), open_parquet(store, name) as file:
         (row,) = file.read().to_pylist()
-        record = RunRecord(**{key: row[key] for key in RUN_SCHEMA.names if key in row})
+        labels = row.pop("labels", None)
+        record = RunRecord(
+            **{key: row[key] for key in RUN_SCHEMA.names if key in row},
+            labels=None if labels is None else tuple(labels),
+        )
     if record.run_id != run_id:
         raise damaged(store, name, f"it is the row of run {record.run_id}")
     return record

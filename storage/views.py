@@ -1,6 +1,7 @@
-"""SQL over OUT with DuckDB: the views predictions, latest, clips, failures and runs.
+"""SQL over OUT with DuckDB: the views predictions, latest, clips, failures, runs and labels.
 
-The views read what finished runs have published, by name, so a run that is being published is not seen half.
+The views read what finished runs have published, by name, so a run that is being published is not seen half. A
+``label_id`` means something within one model version only: wherever one is shown, its name stands beside it.
 """
 
 from __future__ import annotations
@@ -18,14 +19,46 @@ from storage.duckdb_tables import connect, create_table_view, store_failures
 from storage.filesystem import Store, open_store
 from storage.generations import published_tables
 from storage.prediction_schema import PARTITIONS, PREDICTION_SCHEMA
+from storage.run_layout import model_version_of
 from storage.run_record import RUN_SCHEMA
 from storage.uri import split_url
 
+_STORED = "stored_predictions"
+_NAMED_BY_RUNS = """
+    create table labels as select model_version, (generate_subscripts(names, 1) - 1)::int as label_id, unnest(names) as label
+    from (select model_version, any_value(labels) as names from runs where labels is not null group by model_version)
+"""
+_NAMED_BY_ROWS = f"""
+    insert into labels select model_version, label_id, arg_max(label, (rows, label)) from (
+        select model_version, label_id, label, count(*) as rows from (
+            select model_version, label_id, label from {_STORED}
+            union all
+            select model_version, top.label_id, top.label
+            from (select model_version, unnest(top_labels) as top from {_STORED})
+        ) where label is not null and model_version in (select unnest($unnamed)) group by all
+    ) group by all
+"""
+"""As far as any row tells: for the runs of an earlier state of this project, and of bundles that are gone."""
+_CLIP_ROWS = f"""(select video_id, uri, corpus, run_id, model_version, run_date, label as video_label,
+    unnest(clips, max_depth := 2) from {_STORED} where clips is not null)"""
+
+
+def _named(rows: str) -> str:
+    """Return the query that adds the names of both labels to rows."""
+    return f"""
+        select rows.*, student.label as student_label, teacher.label as teacher_label from {rows} as rows
+        left join labels as student
+            on student.model_version = rows.model_version and student.label_id = rows.student_label_id
+        left join labels as teacher
+            on teacher.model_version = rows.model_version and teacher.label_id = rows.teacher_label_id
+    """
+
+
 _DERIVED_VIEWS = (
+    f"create view predictions as {_named(_STORED)}",
     """create view latest as select * from predictions
        qualify row_number() over (partition by video_id order by labeled_at desc, run_id desc) = 1""",
-    """create view clips as select video_id, uri, corpus, run_id, model_version, run_date, label as video_label,
-       unnest(clips, max_depth := 2) from predictions where clips is not null""",
+    f"create view clips as {_named(_CLIP_ROWS)}",
     "create view failures as select * from predictions where error_kind is not null",
 )
 
@@ -48,12 +81,23 @@ def connect_views(store: Store) -> duckdb.DuckDBPyConnection:
     """
     connection = connect(store)
     tables = published_tables(store)
-    create_table_view(connection, store, "predictions", tables.compacted + tables.published, PREDICTION_SCHEMA)
+    files = tables.compacted + tables.published
+    create_table_view(connection, store, _STORED, files, PREDICTION_SCHEMA)
     create_table_view(connection, store, "runs", tables.run_rows, RUN_SCHEMA)
     with store_failures(store):
+        _name_labels(connection, files)
         for statement in _DERIVED_VIEWS:
             connection.execute(statement)
     return connection
+
+
+def _name_labels(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> None:
+    """Make the table of labels: the rows of predictions are looked at only for model versions that no run names."""
+    connection.execute(_NAMED_BY_RUNS)
+    named = {version for (version,) in connection.execute("select distinct model_version from labels").fetchall()}
+    unnamed = sorted({model_version_of(name) for name in files} - named)
+    if unnamed:
+        connection.execute(_NAMED_BY_ROWS, {"unnamed": unnamed})
 
 
 def read_predictions(out: str) -> ds.Dataset:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from cdmodel.alarms import Alarm, AlarmSettings, RunFigures, check_alarms
 from cdmodel.audit_draw import AuditSettings
-from cdmodel.bundle import model_version, read_manifest
+from cdmodel.bundle import BundleManifest, model_version, read_manifest
 from cdmodel.drift import EDGES, ConfidenceCounts, ConfidenceReference, confidence_drift
 from cdmodel.errors import BundleError
 from storage.bundles import local_bundle
@@ -87,20 +87,24 @@ def audit_figures(
     )
 
 
-def find_reference(header: RunHeader) -> ConfidenceReference | None:
-    """Return what the bundle of a run remembers; None where it remembers nothing, or is no longer what the run used.
+def find_bundle(header: RunHeader) -> BundleManifest | None:
+    """Return the manifest of a run's bundle; None where it is no longer what the run used.
 
-    Drift then goes unmeasured: no reason to lose a run whose videos are all labeled.
+    Drift then goes unmeasured and labels unnamed: no reason to lose a run whose videos are all labeled.
     """
     try:
         manifest = read_manifest(local_bundle(header.bundle_uri))
     except BundleError as error:
-        logger.warning("drift not measured: %s", error)
+        logger.warning("drift not measured, labels not named: %s", error)
         return None
     if model_version(manifest) != header.model_version:
-        logger.warning("drift not measured: %s is no longer the bundle %s", header.bundle_uri, header.model_version)
+        logger.warning(
+            "drift not measured, labels not named: %s is no longer the bundle %s",
+            header.bundle_uri,
+            header.model_version,
+        )
         return None
-    return manifest.reference
+    return manifest
 
 
 def alarms_of(record: RunRecord) -> tuple[Alarm, ...] | None:

@@ -123,15 +123,22 @@ def choose_videos(
     """Return the videos of ``cal`` and ``test``, each with its role.
 
     Raises:
-        SourceError: a role is missing, ``test`` has a single group, or a label is unknown to the bundle.
+        SourceError: a role is missing, ``test`` has a single group, or a label is unknown to the bundle and the settings
+            refuse that, or all are.
     """
     fresh = settings.roles == "fresh"
     divided = _divide_fresh(videos, settings.seed) if fresh else assign_roles(videos, training_seed(manifest))
     chosen = tuple(video for video in divided if video.split in ("cal", "test"))
     _check_roles(dataset, chosen)
     unknown = {label for video in chosen for label in video.labels} - set(manifest.labels)
-    if unknown:
-        raise SourceError(dataset, f"the bundle does not know the labels {_listed(unknown)}")
+    if unknown and settings.unknown_labels == "refuse":
+        raise SourceError(
+            dataset,
+            f'the bundle does not know the labels {_listed(unknown)}; unknown_labels = "wrong" counts them as wrong',
+        )
+    for role in ("cal", "test"):
+        if not any(label in manifest.labels for video in chosen if video.split == role for label in video.labels):
+            raise SourceError(dataset, f"the bundle knows none of the labels of {role}")
     if manifest.label_kind == "single" and any(len(video.labels) > 1 for video in chosen):
         raise SourceError(dataset, "some videos have several labels, but the bundle gives each exactly one")
     return chosen

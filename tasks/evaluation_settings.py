@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from cdmodel.setting_groups import FORBID_UNKNOWN
 
 Stage = Literal["score", "ablate", "replay", "plot"]
+UnknownLabels = Literal["refuse", "wrong"]
 EvaluationRoles = Literal["dataset", "fresh"]
 
 
@@ -19,6 +20,9 @@ class EvaluateSettings:
     roles: EvaluationRoles = "dataset"
     """``dataset``: the roles cal and test as the data set says, or, where it says none, as training divided it.
     ``fresh``: no video was used in training, so that all are divided by group, 30 % to cal and 70 % to test."""
+    unknown_labels: UnknownLabels = "refuse"
+    """What becomes of videos whose label the bundle does not know. ``refuse``: the data set is refused. ``wrong``: no answer
+    to them is right, as for a bundle of before a class was added; means over classes are over those it knows."""
     epsilon: float = 0.02
     """Harm to certify: P(the cascade is wrong where the dense teacher is right)."""
     delta: float = 0.1

@@ -26,7 +26,7 @@ LabelNames = Mapping[tuple[str, int], str]
 
 
 def write_fiftyone(connection: duckdb.DuckDBPyConnection, folder: Path) -> int:
-    """Write the view ``labels`` as ``labels.json`` (videos) and ``clips.json``, ascending by URI; return the rows."""
+    """Write the view ``exported`` as ``labels.json`` (videos) and ``clips.json``, ascending by URI; return the rows."""
     names = _label_names(connection)
     rows = _write(folder / VIDEOS_NAME, _rows(connection, _VIDEO_COLUMNS), lambda row: [_video_detection(row)])
     clip_rows = _rows(connection, _CLIP_COLUMNS)
@@ -45,7 +45,7 @@ _CLIP_COLUMNS = "uri, video_id, model_version, duration_seconds, clips"
 
 def _rows(connection: duckdb.DuckDBPyConnection, columns: str) -> Iterator[Row]:
     """Yield the rows of the view, a few at a time."""
-    answer = connection.execute(f"select {columns} from labels order by uri, video_id")
+    answer = connection.execute(f"select {columns} from exported order by uri, video_id")
     names = [column[0] for column in answer.description]
     while rows := answer.fetchmany(ROWS_AT_ONCE):
         for row in rows:
@@ -53,16 +53,8 @@ def _rows(connection: duckdb.DuckDBPyConnection, columns: str) -> Iterator[Row]:
 
 
 def _label_names(connection: duckdb.DuckDBPyConnection) -> LabelNames:
-    """Return the names of labels by model and position, as far as any exported row tells them: clips have positions only."""
-    rows = connection.execute(
-        """
-        select model_version, label_id, any_value(label) from (
-            select model_version, label_id, label from labels
-            union all
-            select model_version, top.label_id, top.label from (select model_version, unnest(top_labels) as top from labels)
-        ) group by all
-        """
-    ).fetchall()
+    """Return the names of labels by model and position: clips have positions only."""
+    rows = connection.execute("select model_version, label_id, label from labels").fetchall()
     return {(model_version, label_id): label for model_version, label_id, label in rows}
 
 

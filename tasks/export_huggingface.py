@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage.prediction_schema import PREDICTION_SCHEMA
+from storage.prediction_schema import LABEL_NAMES, PREDICTION_SCHEMA
 from tasks.export_table import LABEL_COLUMNS, copy_rows
 
 if TYPE_CHECKING:
@@ -24,18 +24,18 @@ _DTYPES = {"float": "float32", "double": "float64", "date32[day]": "date32"}
 
 
 def write_huggingface(connection: duckdb.DuckDBPyConnection, folder: Path) -> int:
-    """Write the view ``labels``, ascending by ``video_id``, and its card; return the rows.
+    """Write the view ``exported``, ascending by ``video_id``, and its card; return the rows.
 
     ``label`` is a class of the card's names, which are those of the exported rows, ascending; ``label_name`` is its text.
     """
     connection.execute(
         "create temp table classes as select label, row_number() over (order by label) - 1 as class "
-        "from (select distinct label from labels)"
+        "from (select distinct label from exported)"
     )
     names = [name for (name,) in connection.execute("select label from classes order by class").fetchall()]
     # Sorted once, with the place of every row: the files are then cut without sorting again.
     connection.execute(
-        f"create temp table sorted_labels as select {_columns()} from labels join classes using (label) order by video_id"
+        f"create temp table sorted_labels as select {_columns()} from exported join classes using (label) order by video_id"
     )
     (rows,) = connection.execute("select count(*) from sorted_labels").fetchone() or (0,)
     (folder / "data").mkdir()
@@ -55,7 +55,7 @@ def write_huggingface(connection: duckdb.DuckDBPyConnection, folder: Path) -> in
 def _columns() -> str:
     """Return the expressions of the columns: those of every format, the class for the label, and the clips."""
     names = [name for name in LABEL_COLUMNS if name != "label"]
-    return ", ".join([names[0], names[1], "class as label", "labels.label as label_name", *names[2:], "clips"])
+    return ", ".join([names[0], names[1], "class as label", "exported.label as label_name", *names[2:], "clips"])
 
 
 def _card(names: list[str], rows: int) -> str:
@@ -73,6 +73,8 @@ def _card(names: list[str], rows: int) -> str:
 
 
 def _feature(name: str) -> list[str]:
+    if name in LABEL_NAMES:
+        return [f"  - name: {name}", "    dtype: string"]
     arrow = PREDICTION_SCHEMA.field(name).type
     lines = [f"  - name: {name}"]
     if str(arrow).startswith("list"):

@@ -87,7 +87,7 @@ def _free_place(destination: str) -> Path:
 
 @contextmanager
 def _labels(store: Store, where: str | None) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a connection with the view ``labels``: the latest rows that have a label and meet the condition.
+    """Yield a connection with the view ``exported``: the latest rows that have a label and meet the condition.
 
     Its memory is bounded, and one thread keeps the order and the bytes of what it writes.
     """
@@ -100,7 +100,7 @@ def _labels(store: Store, where: str | None) -> Iterator[duckdb.DuckDBPyConnecti
         connection.execute("set threads = 1")
         connection.execute("set temp_directory = '" + folder.replace("'", "''") + "'")
         _create_view(connection, where)
-        if connection.execute("select 1 from labels limit 1").fetchone() is None:
+        if connection.execute("select 1 from exported limit 1").fetchone() is None:
             meeting = "" if where is None else " that meets --where"
             raise RunError(store.root, f"holds no labeled video{meeting}; there is nothing to export")
         with _condition_failures(where):
@@ -112,12 +112,12 @@ def _create_view(connection: duckdb.DuckDBPyConnection, where: str | None) -> No
 
     condition = "true" if where is None else where.encode("utf-8", "backslashreplace").decode()
     # The line break ends a comment that the condition may end in.
-    sql = f"create temp view labels as select * from latest where label is not null and ({condition}\n)"
+    sql = f"create temp view exported as select * from latest where label is not null and ({condition}\n)"
     try:
         if len(connection.extract_statements(sql)) != 1:
             raise ConfigError("--where", "is not one condition; try: confidence >= 0.9")
         connection.execute(sql)
-        connection.execute("select 1 from labels limit 1").fetchone()
+        connection.execute("select 1 from exported limit 1").fetchone()
     except duckdb.Error as error:
         if type(error) is duckdb.Error:
             raise

@@ -17,7 +17,7 @@ from storage.publish import finish_run, publish_run
 from storage.run_record import RunRecord
 from storage.run_store import RunHeader, read_header
 from storage.student_passes import pass_winners
-from tasks.audit_run import AuditFigures, alarms_of, audit_figures, find_reference
+from tasks.audit_run import AuditFigures, alarms_of, audit_figures, find_bundle
 from tasks.lineage import code_commit, installed_versions, lineage_json
 
 
@@ -62,6 +62,7 @@ def publish_and_record(
     header = read_header(store, run_id)
     winners = {receipt.shard_id: receipt.attempt_id for receipt in published.receipts}
     totals = add_up(published.receipts)
+    bundle = find_bundle(header)
     record = summarise(
         header,
         totals,
@@ -71,8 +72,12 @@ def publish_and_record(
         code_version=code_version,
         budget=budget,
         audit=audit_figures(
-            published.audited, totals.student_confidence, totals.teacher_confidence, find_reference(header)
+            published.audited,
+            totals.student_confidence,
+            totals.teacher_confidence,
+            None if bundle is None else bundle.reference,
         ),
+        labels=None if bundle is None else bundle.labels,
     )
     lineage = lineage_json(
         header, published.run, winners, out=store.root, versions=installed_versions(), commit=code_commit()
@@ -147,6 +152,7 @@ def summarise(
     retry_cost: float,
     budget: BudgetSettings | None = None,
     audit: AuditFigures = AuditFigures(),  # noqa: B008 - frozen
+    labels: tuple[str, ...] | None = None,
 ) -> RunRecord:
     """Build the run's row, but for its alarms. Figures that this run did not measure are None."""
     cost, saved_flops, saved_seconds = totals.cost, saved_flops_share(totals.cost), saved_seconds_share(totals)
@@ -186,6 +192,7 @@ def summarise(
         clips_unfunded=None if limited is None else totals.clips_unfunded,
         videos_unfunded=None if limited is None else totals.videos_unfunded,
         cost_usd=totals.cost_usd,
+        labels=labels,
         **{field.name: getattr(cost, field.name) for field in fields(ComputeCost)},
         **{field.name: getattr(audit, field.name) for field in fields(AuditFigures)},
     )

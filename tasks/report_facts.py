@@ -141,7 +141,7 @@ class RunRows:
     uncertain: tuple[UncertainVideo, ...]
     """Least certain first."""
     label_names: dict[int, str]
-    """Of the labels of ``uncertain``'s clips, by position in the bundle, as far as any row of the run names them."""
+    """Of the labels of ``uncertain``'s clips, by position in the run's bundle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,12 +334,8 @@ def _label_names(connection: duckdb.DuckDBPyConnection, videos: Sequence[Uncerta
         return {}
     rows = connection.execute(
         """
-        select label_id, any_value(label) from (
-            select label_id, label from run_rows where label_id in (select unnest($wanted))
-            union all
-            select top.label_id, top.label from (select unnest(top_labels) as top from run_rows)
-            where top.label_id in (select unnest($wanted))
-        ) group by label_id
+        select label_id, label from labels
+        where model_version in (select distinct model_version from run_rows) and label_id in (select unnest($wanted))
         """,
         {"wanted": sorted(number for number in wanted if number is not None)},
     ).fetchall()

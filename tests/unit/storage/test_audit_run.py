@@ -20,7 +20,7 @@ from storage.run_layout import shard_name
 from storage.run_record import RunRecord, read_run_row
 from storage.run_store import RECEIPT_KEY, commit_shard, read_receipt
 from storage.views import run_query
-from tasks.audit_run import alarms_of, audit_figures, find_reference
+from tasks.audit_run import alarms_of, audit_figures, find_bundle
 from tasks.finish_run import publish_and_record
 
 VIDEOS = 60
@@ -153,9 +153,9 @@ def test_drift_is_measured_against_a_reference_by_the_same_bins(store: Store):
 def test_a_reference_is_that_of_the_very_bundle_that_labeled(tmp_path: Path):
     version = model_version(read_manifest(DEMO_BUNDLE))
     ours = replace(header("r1", ()), bundle_uri=str(DEMO_BUNDLE), model_version=version)
-    assert find_reference(ours) == read_manifest(DEMO_BUNDLE).reference
-    assert find_reference(replace(ours, model_version="m-0123456789ab")) is None
-    assert find_reference(replace(ours, bundle_uri=str(tmp_path / "gone"))) is None
+    assert find_bundle(ours) == read_manifest(DEMO_BUNDLE)
+    assert find_bundle(replace(ours, model_version="m-0123456789ab")) is None
+    assert find_bundle(replace(ours, bundle_uri=str(tmp_path / "gone"))) is None
 
 
 def test_a_configuration_that_names_no_limit_is_silent():

@@ -26,7 +26,7 @@ from cdmodel.failure_policy import FailurePolicy
 from cdmodel.types import Damage, VideoRef
 from storage.filesystem import Store, open_store
 from storage.ledger import WorkLeft, failed_videos, planned_elsewhere, work_left
-from storage.prediction_schema import PREDICTION_SCHEMA
+from storage.prediction_schema import LABEL_NAMES, PREDICTION_SCHEMA
 from storage.run_record import RUN_SCHEMA
 from storage.run_store import commit_shard, list_runs
 from storage.views import read_predictions, run_query
@@ -139,7 +139,7 @@ def test_videos_of_an_unfinished_run_are_its_own(store: Store):
     assert planned_elsewhere(store, list_runs(store), FINGERPRINT) == {"b": "open", "c": "open"}
 
 
-@pytest.mark.parametrize("view", ["predictions", "latest", "failures", "runs", "clips"])
+@pytest.mark.parametrize("view", ["predictions", "latest", "failures", "runs", "clips", "labels"])
 def test_before_the_first_run_every_view_is_there_and_empty(store: Store, view: str):
     assert _answer(store, f"select count(*) from {view}") == [(0,)]
     assert not Path(store.root).exists()
@@ -149,10 +149,10 @@ def test_columns_are_the_same_before_and_after_the_first_run(store: Store):
     def columns(view: str) -> list[tuple[object, ...]]:
         return _answer(store, f"select column_name, column_type from (describe {view})")
 
-    before = {view: columns(view) for view in ("predictions", "runs", "clips")}
+    before = {view: columns(view) for view in ("predictions", "runs", "clips", "labels")}
     finished_run(store, "r1", [video("a")])
     assert {view: columns(view) for view in before} == before
-    assert [name for name, _ in before["predictions"]] == PREDICTION_SCHEMA.names
+    assert [name for name, _ in before["predictions"]] == [*PREDICTION_SCHEMA.names, *LABEL_NAMES]
     assert [name for name, _ in before["runs"]] == RUN_SCHEMA.names
 
 

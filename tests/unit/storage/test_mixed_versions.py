@@ -19,7 +19,7 @@ from cdmodel.failure_policy import FailurePolicy
 from storage.compaction import compact_runs
 from storage.filesystem import Store, open_store
 from storage.ledger import work_left
-from storage.prediction_schema import PREDICTION_SCHEMA, SCHEMA_VERSION
+from storage.prediction_schema import LABEL_NAMES, PREDICTION_SCHEMA, SCHEMA_VERSION
 from storage.publish import read_success
 from storage.row_digest import digest_rows
 from storage.run_layout import plan_name, run_row_name, shard_name, success_name
@@ -98,7 +98,7 @@ def test_views_give_null_for_what_a_file_lacks_and_ignore_what_it_has_more(store
     _rewrite_run(store, "older", _older)
     if "newer" in runs:
         _rewrite_run(store, "newer", _newer)
-    assert run_query(store, "from predictions limit 0").columns == tuple(PREDICTION_SCHEMA.names)
+    assert run_query(store, "from predictions limit 0").columns == (*PREDICTION_SCHEMA.names, *LABEL_NAMES)
     assert run_query(store, "from runs limit 0").columns == tuple(RUN_SCHEMA.names)
     found = run_query(store, "select run_id, cost_usd, run_date is not null from predictions order by labeled_at").rows
     assert found == tuple((run_id, None, True) for run_id in runs)
