@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import platform
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from uuid import uuid4
 
 import numpy as np
 import torch
-from storage.registry import open_registry
+from document import argument_parser, document
 
 from cdmodel.audit_draw import AuditSettings
 from cdmodel.bundle import DEMO_BUNDLE
@@ -42,6 +40,7 @@ from cdmodel.teacher_source import TeacherSettings
 from cdmodel.train_settings import StudentSettings, TrainSettings
 from cdmodel.types import LabeledVideo, VideoRef
 from storage.filesystem import open_store
+from storage.registry import open_registry
 from storage.run_store import iter_shards
 from storage.uri import video_id_of
 from tasks.evaluate_bundle import subject_of
@@ -49,7 +48,8 @@ from tasks.finish_run import publish_and_record
 from tasks.label_shard import LabelingSpec, label_shard
 from tasks.plan_run import open_run
 from tasks.record_cycle import record_cycle
-from tasks.retrain_cycle import CoolingDown, RetrainRequest, RetrainSettings, collect, judge, open_cycle, promote, train
+from tasks.retrain_cycle import CoolingDown, collect, judge, open_cycle, promote, train
+from tasks.retrain_request import RetrainRequest, RetrainSettings
 from tasks.run_request import LabelingPlan, RunRequest
 from tasks.score_dataset import score_one
 from tasks.train_bundle import train_bundle
@@ -76,13 +76,12 @@ class Week:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--weeks", type=int, default=52)
     parser.add_argument("--videos", type=int, default=40)
     parser.add_argument("--audit", type=float, default=0.3)
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     years = {}
@@ -90,14 +89,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = (arguments.folder or Path(scratch)) / f"seed-{seed}"
             years[seed] = live(folder, seed, arguments)
-    report = {
-        "benchmark": "year",
-        "machine": f"{platform.machine()}, {multiprocessing.cpu_count()} cores",
-        "date": date.today().isoformat(),
-        "repetitions": len(arguments.seeds),
-        "cases": cases(years),
-        "weeks": {seed: [vars_of(week) for week in weeks] for seed, weeks in years.items()},
-    }
+    report = document("year", cases(years), len(arguments.seeds))
+    report["weeks"] = {seed: [asdict(week) for week in weeks] for seed, weeks in years.items()}
     print(json.dumps(report) if arguments.json else as_text(report))
 
 
@@ -289,11 +282,6 @@ def spans(weeks: int) -> list[tuple[str, int, int]]:
             (f"{name}, cycle {number}", first, min(first + WEEKS_PER_CYCLE, end)) for number, first in enumerate(cycles)
         ]
     return found
-
-
-def vars_of(week: Week) -> dict[str, Any]:
-    """Return the week's figures by name."""
-    return {name: getattr(week, name) for name in Week.__slots__}
 
 
 def as_text(report: dict[str, Any]) -> str:

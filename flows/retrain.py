@@ -25,7 +25,7 @@ from prefect.events import emit_event
 from cdmodel.descent import TrainingProgress
 from cdmodel.errors import RunError
 from cdmodel.gate_facts import GateDecision
-from cdmodel.models import count_gpus
+from cdmodel.models import count_gpus, limit_threads
 from flows.bars import busy_bar, evaluation_bars, training_bars
 from flows.dispatch import Cluster, Completed, open_cluster, run_on_workers
 from flows.interruption import keep_catching_signals
@@ -156,10 +156,8 @@ def _judge_there(arguments: tuple[Cycle, Candidate, int | None], topic: str) -> 
 
 
 def _use_threads(threads: int | None) -> None:
-    import torch
-
     if threads is not None:
-        torch.set_num_threads(threads)
+        limit_threads(threads)
 
 
 def work_folder() -> Path:

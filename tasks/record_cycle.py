@@ -6,9 +6,8 @@ import json
 from dataclasses import asdict, fields
 from importlib.metadata import version
 
-from cdmodel.gate_facts import GateDecision
-
 from cdmodel.cost import ComputeCost
+from cdmodel.gate_facts import GateDecision
 from storage.cycle_store import Candidate, CycleOutcome
 from storage.filesystem import open_store
 from storage.run_layout import RETRAIN_PREFIX

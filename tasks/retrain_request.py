@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from cdmodel.example_selection import CollectSettings
 from cdmodel.gate_settings import GateSettings
-
 from cdmodel.setting_groups import FORBID_UNKNOWN
 from cdmodel.train_settings import TrainSettings
 from storage.corpus import CorpusRules
