@@ -306,7 +306,7 @@ def _draw_stripes(random: np.random.Generator) -> NDArray[np.uint8]:
     rows, columns = np.mgrid[: HEIGHT + _PAN_REACH, : WIDTH + _PAN_REACH]
     across = (rows * np.sin(slant) + columns * np.cos(slant)) / width
     share = np.clip(0.5 + 2 * np.sin(np.pi * across), 0, 1)[..., None]
-    return np.clip(colours[0] + share * (colours[1] - colours[0]), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(colours[0] + share * (colours[1] - colours[0]), 0, 255), dtype=np.uint8)
 
 
 def _draw_texture(random: np.random.Generator) -> NDArray[np.float32]:

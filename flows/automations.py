@@ -134,6 +134,7 @@ def on_alarms(name: str, served: ServedRetraining, deployment_id: UUID) -> Autom
                 source="selected",
                 deployment_id=deployment_id,
                 parameters={"why": {"reason": "by an alarm", "by_alarm": True}},
+                job_variables=None,
             )
         ],
     )

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from distributed import Client, get_worker
+from distributed import get_worker
 
 from flows.worker_logs import LOST
 
@@ -20,8 +20,8 @@ SECONDS_BETWEEN = 0.5
 
 
 @contextmanager
-def heard_progress(client: Client, topic: str, kind: type[Told], on_progress: Callable[[Told], None]) -> Iterator[None]:
-    """Hand to ``on_progress`` what workers tell under ``topic`` by ``told_to``."""
+def heard_progress(client: Any, topic: str, kind: type[Told], on_progress: Callable[[Told], None]) -> Iterator[None]:
+    """Hand to ``on_progress`` what workers tell under ``topic`` by ``told_to``; ``client`` is Dask's."""
 
     def receive(event: tuple[float, MutableMapping[str, Any]]) -> None:
         on_progress(kind(**event[1]))

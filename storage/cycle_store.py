@@ -6,6 +6,7 @@ same agree on one result. Knows nothing of how anything is computed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +18,7 @@ from storage.filesystem import Store
 from storage.parquet import damaged
 
 CYCLES = "cycles"
-EXAMPLES, AUDITS = "examples.parquet", "audits.parquet"
+EXAMPLES, AUDITS, COMPOSITION = "examples.parquet", "audits.parquet", "composition.json"
 BEGUN, CANDIDATE, OUTCOME = "cycle.json", "candidate.json", "outcome.json"
 
 Ending = Literal["promoted", "kept", "refused", "abandoned"]
@@ -89,6 +90,14 @@ class CycleStore:
     def begun(self) -> CycleBegun:
         """Return what it set out with."""
         return self._read(BEGUN, _BEGUN)
+
+    def is_collected(self) -> bool:
+        """Tell whether all that is learned from stands."""
+        return self.store.exists(COMPOSITION)
+
+    def roots(self) -> tuple[str, ...]:
+        """Return the places that the examples lie in."""
+        return tuple(json.loads(self.store.read(COMPOSITION))["roots"])
 
     def candidate(self) -> Candidate | None:
         """Return what it has trained, if it has."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from importlib.metadata import version
 
 from cdmodel.cost import ComputeCost
@@ -14,6 +14,9 @@ from storage.run_layout import RETRAIN_PREFIX
 from storage.run_record import RunRecord, write_run_row
 from tasks.lineage import code_commit, installed_versions
 from tasks.retrain_cycle import Cycle
+
+NOTHING_SPENT = ComputeCost()
+"""On labeling: what training takes is not measured."""
 
 
 def record_cycle(cycle: Cycle, candidate: Candidate, decision: GateDecision, outcome: CycleOutcome) -> RunRecord:
@@ -56,7 +59,7 @@ def record_cycle(cycle: Cycle, candidate: Candidate, decision: GateDecision, out
             },
             sort_keys=True,
         ),
-        **{field.name: 0 for field in fields(ComputeCost) if field.name not in ("audit_flops", "audit_seconds")},
+        **asdict(NOTHING_SPENT),
     )
     standing = write_run_row(open_store(begun.out), record)
     cycle.record.end(outcome)

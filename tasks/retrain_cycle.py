@@ -20,6 +20,7 @@ from cdmodel.errors import LabelingError, RegistryConflict, RegistryError
 from cdmodel.gate_facts import GateDecision
 from cdmodel.teacher_source import TeacherSettings
 from cdmodel.train_settings import StudentSettings, TrainSettings
+from storage.alias_history import AliasMove
 from storage.bundles import local_bundle
 from storage.corpus import CorpusRules
 from storage.cycle_store import (
@@ -33,7 +34,7 @@ from storage.cycle_store import (
     cycle_store,
     newest_cycles,
 )
-from storage.registry import AliasMove, Registry, open_registry
+from storage.registry import Registry, open_registry
 from tasks.collect_examples import CollectRequest, collect_examples
 from tasks.judge_candidate import GateSets, OnGate, judge_candidate
 from tasks.retrain_request import RetrainRequest, RetrainSettings
@@ -111,7 +112,7 @@ def collect(cycle: Cycle) -> None:
         LabelingError: there is nothing to learn from; the cycle is ended with that reason.
     """
     registry, record = open_registry(cycle.request.settings.registry), cycle.record
-    if record.store.exists(AUDITS):
+    if record.is_collected():
         return
     manifest = read_manifest(local_bundle(registry.bundle_uri(cycle.begun.production)))
     request = CollectRequest(
@@ -119,9 +120,10 @@ def collect(cycle: Cycle) -> None:
         settings=cycle.request.settings.collect,
         labels=manifest.labels,
         label_kind=manifest.label_kind,
+        corpus=cycle.request.corpus,
     )
     try:
-        collect_examples(request, record.store)
+        collect_examples(request, record.store, cycle.begun.begun_at)
     except LabelingError as error:
         record.end(CycleOutcome(ending="refused", reason=str(error), ended_at=datetime.now(UTC)))
         raise
@@ -144,7 +146,7 @@ def train(cycle: Cycle, work: Path, on_progress: OnProgress) -> Candidate:
             str(folder),
             training_settings(settings, production),
             on_progress,
-            corpus=anywhere(cycle.request.corpus),
+            corpus=_rules(cycle),
         )
     manifest = read_manifest(folder)
     added = registry.add(folder)
@@ -174,7 +176,7 @@ def judge(cycle: Cycle, candidate: Candidate, on_progress: OnGate) -> GateDecisi
         settings.gate,
         record,
         on_progress,
-        corpus=anywhere(cycle.request.corpus),
+        corpus=_rules(cycle),
         allowed_builders=cycle.request.allowed_builders,
         scores=registry.store.child(SCORES),
     )
@@ -220,9 +222,10 @@ def training_settings(settings: RetrainSettings, production: Path) -> TrainSetti
     return chosen
 
 
-def anywhere(rules: CorpusRules) -> CorpusRules:
+def _rules(cycle: Cycle) -> CorpusRules:
     """Return the rules under which a cycle's own manifests are read: they name videos that were labeled, wherever those lie."""
-    return replace(rules, roots=(*rules.roots, "/"))
+    rules = cycle.request.corpus
+    return replace(rules, roots=(*rules.roots, *cycle.record.roots()))
 
 
 def _production(registry: Registry, settings: RetrainSettings) -> AliasMove:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from cdmodel.example_selection import CollectSettings
+from cdmodel.example_settings import CollectSettings
 from cdmodel.gate_settings import GateSettings
 from cdmodel.setting_groups import FORBID_UNKNOWN
 from cdmodel.train_settings import TrainSettings

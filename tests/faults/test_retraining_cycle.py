@@ -16,7 +16,7 @@ from cdmodel.bundle import model_version, read_manifest, write_manifest
 from cdmodel.errors import RegistryError, SourceError
 from cdmodel.gate_facts import GateCheck, GateDecision
 from cdmodel.testing import write_tiny_bundle
-from storage.cycle_store import AUDITS, EXAMPLES, newest_cycles
+from storage.cycle_store import AUDITS, COMPOSITION, EXAMPLES, newest_cycles
 from storage.filesystem import Store, open_store
 from storage.registry import Registry, open_registry
 from storage.run_layout import RETRAIN_PREFIX
@@ -50,9 +50,9 @@ class Stage:
         registry.move("production", added.model_version, after=0, moved_by="test", reason="the first")
         return registry
 
-    def collect_examples(self, request: Any, store: Store) -> None:
-        for name in (EXAMPLES, AUDITS):
-            store.create(name, b"rows")
+    def collect_examples(self, request: Any, store: Store, now: datetime) -> None:
+        for name, content in ((EXAMPLES, b"rows"), (AUDITS, b"rows"), (COMPOSITION, b'{"roots": ["/"]}')):
+            store.create(name, content)
 
     def train_bundle(self, dataset: str, out: str, *_: Any, **__: Any) -> None:
         self.trainings += 1
@@ -179,7 +179,7 @@ def test_an_alarm_waits_for_the_cool_down_and_nobody_else_does(stage: Stage) -> 
 def test_nothing_to_learn_from_ends_the_cycle_with_the_reason(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.begin_registry()
 
-    def refuse(request: Any, store: Store) -> None:
+    def refuse(request: Any, store: Store, now: datetime) -> None:
         raise SourceError("out", "no audits yet")
 
     monkeypatch.setattr(retrain_cycle, "collect_examples", refuse)
