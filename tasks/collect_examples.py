@@ -78,11 +78,14 @@ def collect_examples(request: CollectRequest, store: Store, now: datetime) -> Se
     )
     corrections = _corrections(request, out)
     rows = _rows(out, since, settings, corrections)
+    base = _base(request)
+    # What the base data set shows is known already, and better.
+    in_base = {example.uri for example in base}
+    rows = [row for row in rows if row.uri not in in_base]
     _require_audits(request.out, rows)
     selection = select_examples(rows, corrections, (*request.labels, *settings.new_labels), settings)
-    base = _base(request)
     audits = [example for example in selection.examples if example.split == "test"]
-    examples = sorted((*base, *(example for example in selection.examples)), key=lambda example: example.uri)
+    examples = sorted((*base, *selection.examples), key=lambda example: example.uri)
     _require_roles(request, examples)
     write_examples(store, EXAMPLES, examples)
     if audits:

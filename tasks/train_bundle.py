@@ -24,7 +24,7 @@ from cdmodel.descent import SECONDS_BETWEEN_CHECKPOINTS, Keeper, OnProgress
 from cdmodel.errors import OutputError, SourceError
 from cdmodel.network_training import check_networks
 from cdmodel.role_clips import FitRole
-from cdmodel.splits import absent_classes, assign_roles, check_classes
+from cdmodel.splits import MUST_SHOW_ALL, absent_classes, assign_roles, check_classes
 from cdmodel.teacher_judgement import check_folds
 from cdmodel.teacher_source import check_known, describe_teacher, known_labels, write_teacher
 from cdmodel.train_settings import TrainSettings
@@ -141,8 +141,9 @@ def train_bundle(
 def _plan(dataset: str, place: str | None, corpus: CorpusRules | None, settings: TrainSettings) -> _Plan:
     found = read_dataset(dataset, corpus, videos=place, label_kind=settings.label_kind)
     videos = assign_roles(found.videos, settings.seed)
-    labels = check_classes(dataset, videos)
     known = known_labels(settings.teacher)
+    # A given teacher knows its classes; what it says of a clip teaches the student more than the class that it shows.
+    labels = check_classes(dataset, videos, MUST_SHOW_ALL if known is None else ())
     if known is not None:
         check_known(dataset, labels, known)
     divided = _divide(dataset, videos)
