@@ -141,6 +141,15 @@ def test_a_retry_takes_the_bundle_that_the_videos_failed_under(config, registry)
     assert asked.models.bundle == f"{registry.uri}@production"
 
 
+def test_a_run_whose_bundle_is_gone_stays_unfinished_and_its_videos_are_labeled_anew(config, registry, caplog):
+    began = _planned(config)
+    promote_bundle(registry.uri, registry.resolve("candidate"), "production", ME)
+    (Path(str(began.bundle)) / "bundle.json").unlink()
+    anew = _planned(config)
+    assert (anew.resumed, anew.header.model_version) == (False, registry.resolve("production"))
+    assert f"run {began.header.run_id} stays unfinished: its bundle {began.bundle} is gone" in caplog.text
+
+
 def test_an_alias_whose_bundle_was_deleted_is_refused_before_any_work(config, registry):
     version = registry.resolve("production")
     (Path(registry.bundle_uri(version)) / "bundle.json").unlink()
