@@ -72,6 +72,15 @@ def pin_bundle(uri: str | None) -> str | None:
     return registry.bundle_uri(registry.resolve(reference.name))
 
 
+def bundle_stands(uri: str | None) -> bool:
+    """Tell whether a folder or URL holds a bundle, whatever its state; the one that ships with the project always does.
+
+    Raises:
+        StorageUnavailable: it cannot be told.
+    """
+    return uri is None or open_store(uri).exists(MANIFEST_NAME)
+
+
 def local_bundle(uri: str | None) -> Path:
     """Return the local folder of a bundle; None is the one that ships with the project. Checks nothing of its content.
 

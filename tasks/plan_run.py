@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 
 from cdmodel.errors import ConfigError, RunError
 from cdmodel.types import Shard
-from storage.bundles import as_reference
+from storage.bundles import as_reference, bundle_stands
 from storage.filesystem import Store, absolute_uri, open_store
 from storage.output import check_output, check_writable
 from storage.plan_decision import read_decision
@@ -134,12 +134,14 @@ def _resume(request: RunRequest, run: RunState, work: Work) -> LabelingPlan | No
 def _work_of(request: RunRequest, runs: Sequence[RunState]) -> Work:
     """Complete the request. An alias means what it meant when the run was planned that would go on, moved since or not."""
     asked = _bundle_asked(request)
-    if asked is not None:
-        began = [run.header for run in runs if run.header.bundle_asked == asked and _may_go_on(run, request)]
-        for header in reversed(began):
-            work = resolve_work(replace(request, bundle=header.bundle_uri))
-            if work.fingerprint == header.fingerprint:
-                return work
+    began = [run.header for run in runs if asked and run.header.bundle_asked == asked and _may_go_on(run, request)]
+    for header in reversed(began):
+        if not bundle_stands(header.bundle_uri):
+            logger.warning("run %s stays unfinished: its bundle %s is gone", header.run_id, header.bundle_uri)
+            continue
+        work = resolve_work(replace(request, bundle=header.bundle_uri))
+        if work.fingerprint == header.fingerprint:
+            return work
     return resolve_work(request)
 
 
