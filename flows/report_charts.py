@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cdmodel.types import ClipRecord
-from flows import report_wording as words
+from flows import wording as words
 from tasks.report_facts import ConfidenceBin, LabelShare, ReliabilityBin, RunPoint
 
 PLOT_WIDTH, PLOT_HEIGHT = 360.0, 210.0

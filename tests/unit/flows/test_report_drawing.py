@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cdmodel.types import ClipRecord
 from flows import report_charts as charts
-from flows import report_wording as words
+from flows import wording as words
 from tasks.report_facts import ConfidenceBin, ReliabilityBin, RunPoint
 
 
