@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cdmodel.audit_draw import AuditSettings
 from cdmodel.budget import BudgetSettings, Unit
 from cdmodel.cost import PriceTable
 from cdmodel.decode_limits import DecodeLimits
@@ -209,6 +210,19 @@ def test_a_policy_whose_clips_cannot_be_ranked_before_is_refused(policy, films, 
     with pytest.raises(ConfigError, match=policy.kind):
         open_run(request)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_audit_that_would_take_most_of_the_budget_is_left_out(films, tmp_path):
+    out = tmp_path / "out"
+    plan = open_run(_request(films, out))
+    assert isinstance(plan, LabelingPlan)
+    store = open_store(str(out))
+    shard = next(iter_shards(store, plan.header.run_id))
+    score_shard(shard, replace(_spec(plan, out), audit=AuditSettings(share=1.0)))
+    for flops, can_audit in ((1000.0, False), (1e18, True)):
+        budget = BudgetSettings(teacher_flops=flops)
+        funded = open_funds(store, plan.header, [shard.shard_id], budget, PRICES, workers=1, started=time.time())
+        assert funded.can_audit == can_audit
 
 
 def test_the_status_counts_what_the_student_has_seen_and_counts_it_once(scored, tmp_path):
