@@ -215,8 +215,13 @@ def explain(error: ValidationError) -> ConfigError:
     key = ".".join(str(part) for part in first["loc"]) or "configuration"
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return ConfigError(key, "unknown setting; see docs/configuration.md")
+    if first["type"] == "missing":
+        return ConfigError(key, "is missing")
     message = first["msg"].removeprefix("Value error, ")
-    return ConfigError(key, f"{message} (got {first['input']!r})" if first["type"] != "missing" else "is missing")
+    # A rule of a whole table names the setting and the value itself; the table would bury them.
+    is_of_table = first["type"] == "value_error" and isinstance(first["input"], Mapping)
+    got = "" if is_of_table else f" (got {first['input']!r})"
+    return ConfigError(key, message + got)
 
 
 def to_toml(config: LabelRunConfig) -> str:
