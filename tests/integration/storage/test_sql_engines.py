@@ -38,6 +38,8 @@ from storage.table_ddl import spark_ddl
 PAGE = Path(__file__).parents[3] / "docs" / "sql.md"
 ASKED = "it's an é"
 AWKWARD_LABEL = 'jump "high" it\'s 跳, \\ 100%\n'
+LABELS = {"m-0123456789ab": ("sit", "run", AWKWARD_LABEL), "m-000000000007": ("run", AWKWARD_LABEL)}
+"""Two bundles that mean different things by the same number."""
 Rows = list[dict[str, Any]]
 Ask = Callable[[str], pa.Table]
 
@@ -62,6 +64,7 @@ QUERIES = (
     "Cost per day",
     "Where student and teacher disagree",
     "Latest label per video",
+    "Names of student's labels",
     "Clips as rows",
 )
 
@@ -110,7 +113,8 @@ def _run(
     changed = {"model_version": model_version, "run_date": date(2026, 11, 23) + timedelta(days=days)}
     assert create_plan(store, replace(header(run_id, shards), **changed), shards, "# settings\n")
     commit_shard(store, outcomes, replace(context(run_id, shard.shard_id, prices=prices), **changed), NOON)
-    finish_run(store, record_of(run_id), publish_run(store, run_id).run)
+    record = replace(record_of(run_id), model_version=model_version, labels=LABELS[model_version])
+    finish_run(store, record, publish_run(store, run_id).run)
 
 
 def _code(heading: str, engine: str, out: str) -> str:
