@@ -40,6 +40,7 @@ from cdmodel.gate_settings import GateSettings
 __all__ = ["BundleFacts", "GateCheck", "GateDecision", "GateSettings", "SetAnswers", "SideAnswers", "decide"]
 
 ALL_SETS = "both"
+REASONS_TOLD = 4
 
 
 def decide(
@@ -94,13 +95,15 @@ def _judge(decision: GateDecision, sets: Sequence[SetAnswers], settings: GateSet
     groups = [group for found in sets for group in found.groups]
     betters = [better(found.name, gain, found.groups, settings) for found, gain in zip(sets, gains, strict=True)]
     pooled = better(ALL_SETS, gain_V, groups, settings)
+    main = _main_set(sets)
     saving, cost = cheaper(ALL_SETS, sides, groups, settings), not_dearer(ALL_SETS, sides, settings)
     checks = (
         *_check_labels(decision, settings),
         *(_check_accuracy(found, settings) for found in sets),
-        *(_check_teacher(found, settings) for found in sets if found.name == "benchmark" or len(sets) == 1),
-        *(check for found in sets for check in (calibration_holds(found, settings), harm_holds(found, settings))),
-        *(check for found in sets for check in no_class_collapsed(found, settings)),
+        _check_teacher(main, settings),
+        calibration_holds(main, settings),
+        harm_holds(main, settings),
+        *no_class_collapsed(main, settings),
         saving,
         cost,
         *betters,
@@ -120,15 +123,17 @@ def _judge(decision: GateDecision, sets: Sequence[SetAnswers], settings: GateSet
 
 
 def _judge_first(decision: GateDecision, sets: Sequence[SetAnswers], settings: GateSettings) -> GateDecision:
-    checks = tuple(
-        check
-        for found in sets
-        for check in (*first_checks(found, settings), calibration_holds(found, settings), harm_holds(found, settings))
-    )
+    main = _main_set(sets)
+    checks = (*first_checks(main, settings), calibration_holds(main, settings), harm_holds(main, settings))
     decision = replace(decision, checks=checks)
     if stopped := _stopped(checks):
         return _ended(decision, "keep", None, stopped)
     return _ended(decision, "promote", "first", "nothing is in production, and every floor holds")
+
+
+def _main_set(sets: Sequence[SetAnswers]) -> SetAnswers:
+    """Return the benchmark, whose labels are true; the audits, whose labels are the teacher's, where there is none."""
+    return min(sets, key=lambda found: found.name != "benchmark")
 
 
 def _check_accuracy(found: SetAnswers, settings: GateSettings) -> GateCheck:
@@ -185,9 +190,11 @@ def _is_better(betters: Sequence[GateCheck], pooled: GateCheck, settings: GateSe
 
 
 def _stopped(checks: Sequence[GateCheck]) -> str | None:
-    """Return what stops a candidate, all of it, or None."""
+    """Return what stops a candidate, or None; of many checks the first few, the rest stands in the decision."""
     failed = [check for check in checks if check.decides and not check.passed]
-    return "; ".join(f"{check.name} ({check.on}): {check.words}" for check in failed) or None
+    told = [f"{check.name} ({check.on}): {check.words}" for check in failed[:REASONS_TOLD]]
+    more = [f"and {len(failed) - REASONS_TOLD} more checks"] if len(failed) > REASONS_TOLD else []
+    return "; ".join([*told, *more]) or None
 
 
 def _ended(decision: GateDecision, verdict: Verdict, route: Route | None, reason: str) -> GateDecision:

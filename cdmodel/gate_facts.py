@@ -31,6 +31,8 @@ class SideAnswers:
     """Calibrated P(answer right)."""
     flops_V: NDArray[np.float64]
     """Student and teacher."""
+    student_right_V: BoolArray
+    """The same of its student alone."""
     dense_right_V: BoolArray
     """The same of its teacher on every clip, plain mean."""
     dense_confidence_V: NDArray[np.float64]
