@@ -61,7 +61,10 @@ def decide(
     ]
     if cannot := _cannot_judge(candidate, judged, summaries, settings):
         return replace(decision, reason=cannot)
-    return _judge_first(decision, judged, settings) if production is None else _judge(decision, judged, settings)
+    taught = _check_taught(candidate, production, settings)
+    if production is None:
+        return _judge_first(decision, taught, judged, settings)
+    return _judge(decision, taught, judged, settings)
 
 
 def compare_bundles(candidate: BundleFacts, production: BundleFacts | None) -> str | None:
@@ -88,7 +91,9 @@ def _undecided(candidate: BundleFacts, production: BundleFacts | None) -> GateDe
     )
 
 
-def _judge(decision: GateDecision, sets: Sequence[SetAnswers], settings: GateSettings) -> GateDecision:
+def _judge(
+    decision: GateDecision, taught: GateCheck, sets: Sequence[SetAnswers], settings: GateSettings
+) -> GateDecision:
     sides = [(found.production, found.candidate) for found in sets if found.production is not None]
     gains = [accuracy_gain(found) for found in sets]
     gain_V = np.concatenate(gains)
@@ -98,6 +103,7 @@ def _judge(decision: GateDecision, sets: Sequence[SetAnswers], settings: GateSet
     main = _main_set(sets)
     saving, cost = cheaper(ALL_SETS, sides, groups, settings), not_dearer(ALL_SETS, sides, settings)
     checks = (
+        taught,
         *_check_labels(decision, settings),
         *(_check_accuracy(found, settings) for found in sets),
         _check_teacher(main, settings),
@@ -122,9 +128,11 @@ def _judge(decision: GateDecision, sets: Sequence[SetAnswers], settings: GateSet
     return _ended(decision, "keep", None, f"neither cheaper nor more accurate: {saving.words}; {pooled.words}")
 
 
-def _judge_first(decision: GateDecision, sets: Sequence[SetAnswers], settings: GateSettings) -> GateDecision:
+def _judge_first(
+    decision: GateDecision, taught: GateCheck, sets: Sequence[SetAnswers], settings: GateSettings
+) -> GateDecision:
     main = _main_set(sets)
-    checks = (*first_checks(main, settings), calibration_holds(main, settings), harm_holds(main, settings))
+    checks = (taught, *first_checks(main, settings), calibration_holds(main, settings), harm_holds(main, settings))
     decision = replace(decision, checks=checks)
     if stopped := _stopped(checks):
         return _ended(decision, "keep", None, stopped)
@@ -137,10 +145,9 @@ def _main_set(sets: Sequence[SetAnswers]) -> SetAnswers:
 
 
 def _check_accuracy(found: SetAnswers, settings: GateSettings) -> GateCheck:
-    gain_V = accuracy_gain(found)
-    return not_worse(
-        "accuracy_not_worse", found.name, gain_V, found.groups, settings.accuracy_margin, settings, what="accuracy"
-    )
+    margin = settings.accuracy_margin if found.name == "benchmark" else settings.audit_margin
+    what = "accuracy" if found.name == "benchmark" else "agreement with the teacher"
+    return not_worse("accuracy_not_worse", found.name, accuracy_gain(found), found.groups, margin, settings, what=what)
 
 
 def _check_teacher(found: SetAnswers, settings: GateSettings) -> GateCheck:
@@ -153,6 +160,21 @@ def _check_teacher(found: SetAnswers, settings: GateSettings) -> GateCheck:
         settings.teacher_margin,
         settings,
         what="accuracy of the dense teacher",
+    )
+
+
+def _check_taught(candidate: BundleFacts, production: BundleFacts | None, settings: GateSettings) -> GateCheck:
+    """Ask whether training has shown every label: where the teacher answers for one, the videos do not tell."""
+    allowed = {*settings.untaught_labels, *(() if production is None else production.untaught)}
+    missed = sorted(set(candidate.untaught) - allowed)
+    return GateCheck(
+        name="labels_taught",
+        on=ALL_SETS,
+        value=float(len(missed)),
+        limit=0.0,
+        passed=not missed,
+        decides=True,
+        words=f"no training video showed {', '.join(missed)}" if missed else "training has shown every label it must",
     )
 
 

@@ -62,6 +62,8 @@ class BundleFacts:
     model_version: str
     labels: tuple[str, ...]
     label_kind: LabelKind
+    untaught: tuple[str, ...] = ()
+    """Labels of which its student saw no video in training, as far as the bundle tells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,10 @@ class GateSettings:
     __pydantic_config__: ClassVar = FORBID_UNKNOWN
 
     accuracy_margin: float = 0.03
-    """How much accuracy a candidate may lose against production, on each set, and still count as not worse."""
+    """How much accuracy a candidate may lose against production, on the benchmark, and still count as not worse."""
+    audit_margin: float = 0.05
+    """The same on the audits, where the teacher's answer is the truth: a candidate that is right where the teacher errs
+    counts as wrong there, and one that asks it less often agrees with it less often."""
     teacher_margin: float = 0.03
     """The same for the dense teacher of the candidate against that of production."""
     min_saving: float = 0.03
@@ -49,6 +52,9 @@ class GateSettings:
     """Probability of calling any class collapsed where none has; shared by all classes (Holm)."""
     dropped_labels: tuple[str, ...] = ()
     """Labels of production that a candidate may lack; their videos are then left out. Any other one stops it."""
+    untaught_labels: tuple[str, ...] = ()
+    """Labels that no training video of a candidate need show; any other one stops it, unless production's has not seen it
+    either."""
     min_groups: int = 30
     """Fewest groups of a set that the gate decides by."""
     audits: Audits = "if_enough"

@@ -260,6 +260,17 @@ def test_leave_to_drop_a_class_that_is_still_there_leaves_nothing_out(random):
     assert decision.sets[0].videos == 400
 
 
+def test_a_class_that_no_training_video_showed_stops_a_candidate_unless_production_lacks_it_too(random):
+    better = [_set(random, after=0.95)]
+    missed = replace(CANDIDATE, untaught=("sit",))
+    decision = _decide(better, candidate=missed)
+    assert (decision.verdict, _failed(decision)) == ("keep", {"labels_taught"})
+    assert "no training video showed sit" in decision.reason
+    assert _decide(better, replace(SETTINGS, untaught_labels=("sit",)), candidate=missed).promoted
+    assert decide(missed, replace(PRODUCTION, untaught=("sit", "run")), better, SETTINGS).promoted
+    assert "labels_taught" in _failed(decide(missed, None, better, SETTINGS))
+
+
 # The first bundle
 
 
