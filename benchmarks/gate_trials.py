@@ -44,10 +44,10 @@ from cdmodel.training import score_student
 
 BENCHMARK_VIDEOS, AUDIT_VIDEOS = 480, 360
 TRAINING_VIDEOS = 960
-PRODUCTION_VIDEOS, PRODUCTION_STEPS = 240, 150
-CANDIDATE_VIDEOS, CANDIDATE_STEPS = 640, 400
-ROLE_SHARES: tuple[tuple[FitRole, float], ...] = (("train", 0.55), ("conf", 0.2), ("cal", 0.15), ("test", 0.1))
-AUDIT_SHARE = 0.75
+PRODUCTION_VIDEOS, PRODUCTION_STEPS = 400, 600
+CANDIDATE_VIDEOS, CANDIDATE_STEPS = 880, 1200
+ROLE_SHARES: tuple[tuple[FitRole, float], ...] = (("train", 0.5), ("conf", 0.2), ("cal", 0.25), ("test", 0.05))
+AUDIT_SHARE = 0.9
 """Of the groups of audited videos: those that one trial's weeks happened to draw."""
 
 FloatArray = NDArray[np.float32]
@@ -100,14 +100,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one document at the end instead of a line for each trial")
     parser.add_argument("--trials", type=int, default=20, help="good ones, and as many poisoned ones")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first pair; a long run can be shared out")
+    parser.add_argument("--seed", type=int, default=0, help="of the division of the pool and of every trial")
+    parser.add_argument("--scenes", type=int, default=0, help="seed of the scenes of the pool")
     parser.add_argument("--pool", type=Path, default=Path("benchmarks/results/gate_pool"))
     arguments = parser.parse_args()
     limit_threads(1)
     started = time.process_time()
-    pool = load_pool(arguments.pool, arguments.seed)
+    pool = load_pool(arguments.pool, arguments.scenes)
     pooled = time.process_time() - started
-    trials = run_trials(pool, arguments.trials, arguments.seed, quiet=arguments.json)
+    numbers = range(2 * arguments.first, 2 * (arguments.first + arguments.trials))
+    trials = run_trials(pool, numbers, arguments.seed, quiet=arguments.json)
     stopped = sum(not trial["promoted"] for trial in trials if trial["poison"])
     passed = sum(bool(trial["promoted"]) for trial in trials if not trial["poison"])
     report = {
@@ -116,6 +119,7 @@ def main() -> None:
         "date": date.today().isoformat(),
         "repetitions": arguments.trials,
         "seed": arguments.seed,
+        "scenes": arguments.scenes,
         "cases": {
             "poisoned cycles stopped": {"ours": stopped, "others": {}, "unit": f"of {arguments.trials}", "ratios": {}},
             "good cycles promoted": {"ours": passed, "others": {}, "unit": f"of {arguments.trials}", "ratios": {}},
@@ -168,15 +172,16 @@ def make_pool(models: CascadeModels, videos: int, seed: int, distractors: float 
     )
 
 
-def run_trials(pool: Pool, trials: int, seed: int, *, quiet: bool) -> list[dict[str, object]]:
-    """Train production once, then judge as many poisoned and good candidates."""
+def run_trials(pool: Pool, numbers: Sequence[int], seed: int, *, quiet: bool) -> list[dict[str, object]]:
+    """Train production, then judge a poisoned candidate for every even number and a good one for every odd one."""
     random = np.random.default_rng((seed, 1))
-    training, benchmark, audits = np.split(np.unique(pool.group_V), group_ends())
+    training, benchmark, audits = np.split(random.permutation(np.unique(pool.group_V)), group_ends())
     models = load_bundle(DEMO_BUNDLE)
     flops = ClipFlops(student=models.student.flops_per_clip, teacher=models.teacher.flops_per_clip)
     production = train(pool, training, Recipe(videos=PRODUCTION_VIDEOS, steps=PRODUCTION_STEPS), random, "m-production")
     found: list[dict[str, object]] = []
-    for number in range(2 * trials):
+    for number in numbers:
+        random = np.random.default_rng((seed, 2, number))
         name, recipe = ("", Recipe()) if number % 2 else poison(number // 2, random)
         weeks = random.choice(audits, round(AUDIT_SHARE * len(audits)), replace=False)
         started = time.process_time()
@@ -245,7 +250,9 @@ def train(
         for parameter in fitted.networks.student.parameters():
             noise = random.normal(size=tuple(parameter.shape)).astype(np.float32)
             parameter.data += float(parameter.data.std(correction=0)) * parameter.data.new_tensor(noise)
-    facts = BundleFacts(model_version=model_version, labels=LABELS, label_kind="single")
+    shown_K = roles["train"].truth_VK.any(axis=0)
+    untaught = tuple(label for label, shown in zip(LABELS, shown_K, strict=True) if not shown)
+    facts = BundleFacts(model_version=model_version, labels=LABELS, label_kind="single", untaught=untaught)
     return Trained(facts=facts, fitted=fitted, teacher_KK=teacher_KK)
 
 
@@ -366,7 +373,7 @@ def describe(decision: GateDecision) -> dict[str, object]:
         "figures": {
             f"{check.name} ({check.on})": None if check.value is None else round(check.value, 4)
             for check in decision.checks
-            if not check.name.startswith("class:")
+            if "class:" not in check.name
         },
     }
 

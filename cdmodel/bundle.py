@@ -36,6 +36,8 @@ TEACHER_FOLDER = "teacher"
 TEACHER_FOLDER_SUFFIXES = (".safetensors", ".json", ".txt")
 BUNDLE_FILES = (MANIFEST_NAME, STUDENT_WEIGHTS, TEACHER_WEIGHTS)
 """Of a bundle whose teacher is one file."""
+TRAIN_VIDEOS_BY_LABEL = "train_videos_by_label"
+"""In the provenance of a bundle: how many videos of the role ``train`` showed each label."""
 DEMO_BUNDLE = Path(__file__).parent / "demo_bundle"
 """The small bundle that ships with the project: kinetic scenes, see ``scenes``."""
 BUILTIN_BUILDERS = ("cdmodel.",)
@@ -148,6 +150,12 @@ def training_seed(manifest: BundleManifest) -> int:
     settings = manifest.provenance.get("settings")
     seed = settings.get("seed") if isinstance(settings, dict) else None
     return seed if isinstance(seed, int) else 0
+
+
+def untaught_labels(manifest: BundleManifest) -> tuple[str, ...]:
+    """Return the labels that no training video showed; none where the bundle does not tell, as earlier ones do not."""
+    shown = manifest.provenance.get(TRAIN_VIDEOS_BY_LABEL)
+    return tuple(label for label in manifest.labels if not shown.get(label)) if isinstance(shown, dict) else ()
 
 
 def check_builder(subject: str, builder: str, allowed_prefixes: Sequence[str]) -> None:

@@ -40,6 +40,7 @@ from cdmodel.gate_settings import GateSettings
 __all__ = ["BundleFacts", "GateCheck", "GateDecision", "GateSettings", "SetAnswers", "SideAnswers", "decide"]
 
 ALL_SETS = "both"
+REASONS_TOLD = 4
 
 
 def decide(
@@ -60,7 +61,10 @@ def decide(
     ]
     if cannot := _cannot_judge(candidate, judged, summaries, settings):
         return replace(decision, reason=cannot)
-    return _judge_first(decision, judged, settings) if production is None else _judge(decision, judged, settings)
+    taught = _check_taught(candidate, production, settings)
+    if production is None:
+        return _judge_first(decision, taught, judged, settings)
+    return _judge(decision, taught, judged, settings)
 
 
 def compare_bundles(candidate: BundleFacts, production: BundleFacts | None) -> str | None:
@@ -87,20 +91,25 @@ def _undecided(candidate: BundleFacts, production: BundleFacts | None) -> GateDe
     )
 
 
-def _judge(decision: GateDecision, sets: Sequence[SetAnswers], settings: GateSettings) -> GateDecision:
+def _judge(
+    decision: GateDecision, taught: GateCheck, sets: Sequence[SetAnswers], settings: GateSettings
+) -> GateDecision:
     sides = [(found.production, found.candidate) for found in sets if found.production is not None]
     gains = [accuracy_gain(found) for found in sets]
     gain_V = np.concatenate(gains)
     groups = [group for found in sets for group in found.groups]
     betters = [better(found.name, gain, found.groups, settings) for found, gain in zip(sets, gains, strict=True)]
     pooled = better(ALL_SETS, gain_V, groups, settings)
+    main = _main_set(sets)
     saving, cost = cheaper(ALL_SETS, sides, groups, settings), not_dearer(ALL_SETS, sides, settings)
     checks = (
+        taught,
         *_check_labels(decision, settings),
         *(_check_accuracy(found, settings) for found in sets),
-        *(_check_teacher(found, settings) for found in sets if found.name == "benchmark" or len(sets) == 1),
-        *(check for found in sets for check in (calibration_holds(found, settings), harm_holds(found, settings))),
-        *(check for found in sets for check in no_class_collapsed(found, settings)),
+        _check_teacher(main, settings),
+        calibration_holds(main, settings),
+        harm_holds(main, settings),
+        *no_class_collapsed(main, settings),
         saving,
         cost,
         *betters,
@@ -119,23 +128,26 @@ def _judge(decision: GateDecision, sets: Sequence[SetAnswers], settings: GateSet
     return _ended(decision, "keep", None, f"neither cheaper nor more accurate: {saving.words}; {pooled.words}")
 
 
-def _judge_first(decision: GateDecision, sets: Sequence[SetAnswers], settings: GateSettings) -> GateDecision:
-    checks = tuple(
-        check
-        for found in sets
-        for check in (*first_checks(found, settings), calibration_holds(found, settings), harm_holds(found, settings))
-    )
+def _judge_first(
+    decision: GateDecision, taught: GateCheck, sets: Sequence[SetAnswers], settings: GateSettings
+) -> GateDecision:
+    main = _main_set(sets)
+    checks = (taught, *first_checks(main, settings), calibration_holds(main, settings), harm_holds(main, settings))
     decision = replace(decision, checks=checks)
     if stopped := _stopped(checks):
         return _ended(decision, "keep", None, stopped)
     return _ended(decision, "promote", "first", "nothing is in production, and every floor holds")
 
 
+def _main_set(sets: Sequence[SetAnswers]) -> SetAnswers:
+    """Return the benchmark, whose labels are true; the audits, whose labels are the teacher's, where there is none."""
+    return min(sets, key=lambda found: found.name != "benchmark")
+
+
 def _check_accuracy(found: SetAnswers, settings: GateSettings) -> GateCheck:
-    gain_V = accuracy_gain(found)
-    return not_worse(
-        "accuracy_not_worse", found.name, gain_V, found.groups, settings.accuracy_margin, settings, what="accuracy"
-    )
+    margin = settings.accuracy_margin if found.name == "benchmark" else settings.audit_margin
+    what = "accuracy" if found.name == "benchmark" else "agreement with the teacher"
+    return not_worse("accuracy_not_worse", found.name, accuracy_gain(found), found.groups, margin, settings, what=what)
 
 
 def _check_teacher(found: SetAnswers, settings: GateSettings) -> GateCheck:
@@ -148,6 +160,21 @@ def _check_teacher(found: SetAnswers, settings: GateSettings) -> GateCheck:
         settings.teacher_margin,
         settings,
         what="accuracy of the dense teacher",
+    )
+
+
+def _check_taught(candidate: BundleFacts, production: BundleFacts | None, settings: GateSettings) -> GateCheck:
+    """Ask whether training has shown every label: where the teacher answers for one, the videos do not tell."""
+    allowed = {*settings.untaught_labels, *(() if production is None else production.untaught)}
+    missed = sorted(set(candidate.untaught) - allowed)
+    return GateCheck(
+        name="labels_taught",
+        on=ALL_SETS,
+        value=float(len(missed)),
+        limit=0.0,
+        passed=not missed,
+        decides=True,
+        words=f"no training video showed {', '.join(missed)}" if missed else "training has shown every label it must",
     )
 
 
@@ -185,9 +212,11 @@ def _is_better(betters: Sequence[GateCheck], pooled: GateCheck, settings: GateSe
 
 
 def _stopped(checks: Sequence[GateCheck]) -> str | None:
-    """Return what stops a candidate, all of it, or None."""
+    """Return what stops a candidate, or None; of many checks the first few, the rest stands in the decision."""
     failed = [check for check in checks if check.decides and not check.passed]
-    return "; ".join(f"{check.name} ({check.on}): {check.words}" for check in failed) or None
+    told = [f"{check.name} ({check.on}): {check.words}" for check in failed[:REASONS_TOLD]]
+    more = [f"and {len(failed) - REASONS_TOLD} more checks"] if len(failed) > REASONS_TOLD else []
+    return "; ".join([*told, *more]) or None
 
 
 def _ended(decision: GateDecision, verdict: Verdict, route: Route | None, reason: str) -> GateDecision:

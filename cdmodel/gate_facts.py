@@ -31,6 +31,8 @@ class SideAnswers:
     """Calibrated P(answer right)."""
     flops_V: NDArray[np.float64]
     """Student and teacher."""
+    student_right_V: BoolArray
+    """The same of its student alone."""
     dense_right_V: BoolArray
     """The same of its teacher on every clip, plain mean."""
     dense_confidence_V: NDArray[np.float64]
@@ -60,6 +62,8 @@ class BundleFacts:
     model_version: str
     labels: tuple[str, ...]
     label_kind: LabelKind
+    untaught: tuple[str, ...] = ()
+    """Labels of which its student saw no video in training, as far as the bundle tells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

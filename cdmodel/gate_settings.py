@@ -20,12 +20,15 @@ class GateSettings:
     __pydantic_config__: ClassVar = FORBID_UNKNOWN
 
     accuracy_margin: float = 0.03
-    """How much accuracy a candidate may lose against production, on each set, and still count as not worse."""
+    """How much accuracy a candidate may lose against production, on the benchmark, and still count as not worse."""
+    audit_margin: float = 0.05
+    """The same on the audits, where the teacher's answer is the truth: a candidate that is right where the teacher errs
+    counts as wrong there, and one that asks it less often agrees with it less often."""
     teacher_margin: float = 0.03
     """The same for the dense teacher of the candidate against that of production."""
     min_saving: float = 0.03
     """Share of production's FLOPs per video that a candidate must save to be promoted for its cost."""
-    cost_margin: float = 0.05
+    cost_margin: float = 0.1
     """Share of production's FLOPs per video that a candidate may cost more to be promoted for its accuracy."""
     better: Better = "any_set"
     """Where accuracy must be better beyond chance to be promoted for it: on one set at least, on each, or on all videos
@@ -33,7 +36,8 @@ class GateSettings:
     confidence: float = 0.95
     """Of the bounds on accuracy and cost: one-sided for "not worse" and "cheaper", two-sided for "better"."""
     harm_limit: float = 0.1
-    """Largest harm: P(the cascade is wrong where the dense teacher is right)."""
+    """Largest harm: P(the cascade is wrong where the dense teacher is right), on the benchmark; on the audits, where the
+    teacher is right by definition, only if there is no benchmark. So are calibration, teacher and classes."""
     harm_confidence: float = 0.9
     """With which harm must be shown to be at most ``harm_limit``."""
     calibration_limit: float = 0.05
@@ -42,10 +46,15 @@ class GateSettings:
     """How much above production's that error may lie even where it exceeds the limit."""
     class_drop: float = 0.15
     """Loss of a class's recall from which it can count as collapsed; it does where chance does not explain it."""
+    student_class_drop: float = 0.4
+    """The same of the student alone, whose recalls vary more from one training to the next."""
     class_alpha: float = 0.05
     """Probability of calling any class collapsed where none has; shared by all classes (Holm)."""
     dropped_labels: tuple[str, ...] = ()
     """Labels of production that a candidate may lack; their videos are then left out. Any other one stops it."""
+    untaught_labels: tuple[str, ...] = ()
+    """Labels that no training video of a candidate need show; any other one stops it, unless production's has not seen it
+    either."""
     min_groups: int = 30
     """Fewest groups of a set that the gate decides by."""
     audits: Audits = "if_enough"

@@ -100,15 +100,22 @@ def reliability_bins(probability_N: ArrayLike, right_N: ArrayLike, *, bins: int 
     """
     probability_N, right_N = _floats(probability_N), _floats(right_N)
     _require_same_length(probability_N, right_N)
-    # The middle rank of a tie is a multiple of a half: twice it is whole, and the bin's edges are exact.
-    twice_rank_N = np.rint(2 * rankdata(probability_N)).astype(np.int64)
-    place_N = (twice_rank_N - 1) * bins // (2 * len(probability_N))
-    _, bin_N, count_B = np.unique(place_N, return_inverse=True, return_counts=True)
+    bin_N = equal_mass_bins(probability_N, bins=bins)
+    count_B = np.bincount(bin_N)
     return ReliabilityBins(
         confidence_B=np.bincount(bin_N, weights=probability_N) / count_B,
         right_share_B=np.bincount(bin_N, weights=right_N) / count_B,
         count_B=count_B.astype(np.int64),
     )
+
+
+def equal_mass_bins(probability_N: ArrayLike, *, bins: int = EQUAL_MASS_BINS) -> NDArray[np.int64]:
+    """Return the bin of each item, 0 for the least sure, as ``reliability_bins`` sorts them; none is left empty."""
+    probability_N = _floats(probability_N)
+    # The middle rank of a tie is a multiple of a half: twice it is whole, and the bin's edges are exact.
+    twice_rank_N = np.rint(2 * rankdata(probability_N)).astype(np.int64)
+    place_N = (twice_rank_N - 1) * bins // (2 * len(probability_N))
+    return np.asarray(np.unique(place_N, return_inverse=True)[1], dtype=np.int64)
 
 
 def expected_calibration_error(probability_N: ArrayLike, right_N: ArrayLike, *, bins: int = EQUAL_MASS_BINS) -> float:

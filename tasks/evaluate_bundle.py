@@ -186,6 +186,9 @@ def build_report(
         cal=cal,
         test=test,
         unreadable=scored.unreadable,
+        labels_unknown=tuple(
+            sorted({label for video in videos for label in video.labels} - set(scored.context.labels))
+        ),
         evaluation=evaluation,
         details=describe_test(answers, subject, scored.context.labels),
         comparisons=compare_ladders(

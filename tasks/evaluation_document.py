@@ -46,6 +46,8 @@ class Report:
     evaluation: Evaluation
     details: EvaluationDetails
     comparisons: tuple[LadderComparison, ...]
+    labels_unknown: tuple[str, ...] = ()
+    """Labels of the videos that the bundle does not know, ascending: no answer to those is right."""
 
 
 def to_document(report: Report) -> dict[str, JsonValue]:
@@ -85,6 +87,7 @@ def _describe_dataset(report: Report) -> dict[str, object]:
         "videos": len(scored),
         "groups": len({entry.video.group for entry in scored}),
         "classes": len({label for entry in scored for label in entry.video.labels}),
+        "labels_unknown": list(report.labels_unknown),
         "sha256": hash_dataset(report.videos),
         "roles": {
             role: {"videos": len(entries), "groups": len({entry.video.group for entry in entries})}

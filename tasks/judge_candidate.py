@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from cdmodel.bundle import model_version, read_manifest
+from cdmodel.bundle import model_version, read_manifest, untaught_labels
 from cdmodel.errors import DamagedObject, SourceError
 from cdmodel.gate import compare_bundles, decide
 from cdmodel.gate_answers import replay_side
@@ -133,7 +133,12 @@ def _matching(store: Store, candidate: BundleFacts, production: BundleFacts | No
 
 def _facts_of(folder: Path) -> BundleFacts:
     manifest = read_manifest(folder)
-    return BundleFacts(model_version=model_version(manifest), labels=manifest.labels, label_kind=manifest.label_kind)
+    return BundleFacts(
+        model_version=model_version(manifest),
+        labels=manifest.labels,
+        label_kind=manifest.label_kind,
+        untaught=untaught_labels(manifest),
+    )
 
 
 def _read_sets(

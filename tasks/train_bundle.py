@@ -18,7 +18,15 @@ from typing import Any, get_args
 
 from pydantic import JsonValue, TypeAdapter
 
-from cdmodel.bundle import SCHEMA_VERSION, STUDENT_WEIGHTS, BundleManifest, file_sha256, model_version, write_manifest
+from cdmodel.bundle import (
+    SCHEMA_VERSION,
+    STUDENT_WEIGHTS,
+    TRAIN_VIDEOS_BY_LABEL,
+    BundleManifest,
+    file_sha256,
+    model_version,
+    write_manifest,
+)
 from cdmodel.bundle_fit import FittedBundle, fit_bundle
 from cdmodel.descent import SECONDS_BETWEEN_CHECKPOINTS, Keeper, OnProgress
 from cdmodel.errors import OutputError, SourceError
@@ -223,6 +231,10 @@ def _describe_origin(fitted: FittedBundle, plan: _Plan, read: ReadRoles) -> dict
         "dataset": plan.dataset.rstrip("/").rpartition("/")[2],
         "dataset_sha256": _digest(plan.videos_told()),
         "videos": {role: len(clips.videos) for role, clips in read.roles.items()},
+        TRAIN_VIDEOS_BY_LABEL: {
+            label: int(shown)
+            for label, shown in zip(plan.labels, read.roles["train"].truth_VK.sum(axis=0), strict=True)
+        },
         "videos_skipped": [{"uri": video.uri, "reason": video.reason} for video in read.skipped],
         "target_origin": networks.target_origin,
         "targets": {name: round(value, 4) for name, value in asdict(networks.target_check).items()},

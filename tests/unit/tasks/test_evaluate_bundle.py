@@ -203,6 +203,16 @@ def test_labels_that_the_bundle_does_not_know_are_named(manifest):
         choose_videos("set.csv", videos, manifest, EvaluateSettings())
 
 
+def test_unknown_labels_may_be_counted_as_wrong_but_not_all_of_them(manifest):
+    videos = [entry.video for entry in (*scored_role("cal", 4), *scored_role("test", 4))]
+    settings = EvaluateSettings(unknown_labels="wrong")
+    some = [*videos[:-1], replace(videos[-1], labels=("juggle",))]
+    assert choose_videos("set.csv", some, manifest, settings) == tuple(some)
+    none = [replace(video, labels=("juggle",)) for video in videos]
+    with pytest.raises(SourceError, match="knows none of the labels of cal"):
+        choose_videos("set.csv", none, manifest, settings)
+
+
 @pytest.mark.parametrize("role", ["cal", "test"])
 def test_a_missing_role_is_named(manifest, role):
     other = "test" if role == "cal" else "cal"
@@ -273,6 +283,29 @@ def test_an_evaluation_writes_its_files_and_a_second_one_runs_no_network(tmp_pat
         (tmp_path / "videos" / video.video.video_id).unlink()
     again = evaluate_bundle("s", videos, str(tmp_path / "bundle"), str(out), settings, seen.append)
     assert again.document == evaluated.document
+
+
+def test_no_answer_to_a_video_of_an_unknown_label_is_right(tmp_path, videos):
+    """Nor is any policy's, a perfect choice of clips by an oracle included."""
+    write_tiny_bundle(tmp_path / "bundle", labels=LABELS)
+    strange = [
+        replace(video, labels=("juggle",)) if number in (1, 4, 5) else video for number, video in enumerate(videos)
+    ]
+    evaluated = evaluate_bundle(
+        "s",
+        strange,
+        str(tmp_path / "bundle"),
+        str(tmp_path / "out"),
+        EvaluateSettings(unknown_labels="wrong"),
+        lambda _: None,
+    )
+    document = evaluated.document
+    assert document["dataset"]["labels_unknown"] == ["juggle"]
+    points = [*document["policies"], *document["baselines"]]
+    assert max(point["accuracy"] for point in points) <= 2 / 4
+    by_class = {part.name: part for part in evaluated.report.details.by_class}
+    unknown = by_class["(labels the bundle does not know)"]
+    assert (unknown.videos, unknown.accuracy, unknown.dense_teacher_accuracy) == (2, 0.0, 0.0)
 
 
 def test_an_out_that_holds_something_else_is_refused(tmp_path, videos):

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from cdmodel.bundle import MANIFEST_NAME, STUDENT_WEIGHTS, TEACHER_WEIGHTS, read_manifest, write_manifest
+from cdmodel.bundle import (
+    MANIFEST_NAME,
+    STUDENT_WEIGHTS,
+    TEACHER_WEIGHTS,
+    read_manifest,
+    untaught_labels,
+    write_manifest,
+)
 from cdmodel.descent import TrainingProgress
 from cdmodel.encode import encode_mp4
 from cdmodel.errors import BundleError, OutputError, SourceError, TrainingError
@@ -99,6 +106,10 @@ def test_the_bundle_loads_and_scores_as_its_manifest_says(trained):
     answers = models.student.score(clips)
     assert models.model_version == bundle.model_version
     assert models.manifest.provenance["target_origin"] == "heldout"
+    assert untaught_labels(models.manifest) == ()
+    shown = models.manifest.provenance["train_videos_by_label"]
+    assert list(shown) == list(models.manifest.labels)
+    assert sum(shown.values()) == models.manifest.provenance["videos"]["train"]
     assert answers.logits_NK.shape == (3, 2)
     assert np.isfinite(answers.q_teacher_logit_N).all()
 
