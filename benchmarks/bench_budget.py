@@ -9,19 +9,16 @@ Usage: python benchmarks/bench_budget.py [--videos 300] [--seed 77] [--json]
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import multiprocessing
-import platform
 import sys
 import tempfile
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from document import argument_parser, document
 from numpy.typing import NDArray
 
 from cdmodel.budget import affordable
@@ -41,20 +38,13 @@ RANDOM_ORDERS = 20
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--videos", type=int, default=300)
     parser.add_argument("--seed", type=int, default=77)
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cdlabel-budget-") as folder:
         cases = measure(Path(folder), arguments.videos, arguments.seed)
-    report = {
-        "benchmark": "budget",
-        "machine": f"{platform.machine()}, {multiprocessing.cpu_count()} cores",
-        "date": date.today().isoformat(),
-        "repetitions": 1,
-        "cases": cases,
-    }
+    report = document("budget", cases, 1)
     if arguments.json:
         print(json.dumps(report))
         return

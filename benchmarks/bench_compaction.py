@@ -7,16 +7,15 @@ after. Usage: python benchmarks/bench_compaction.py [--runs N] [--json]
 
 from __future__ import annotations
 
-import argparse
 import json
-import multiprocessing
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from document import argument_parser, document
 
 from cdmodel.cost import ComputeCost
 from cdmodel.types import VideoFailure, VideoRef
@@ -33,19 +32,12 @@ QUERY = "select count(*), sum(wall_seconds) from predictions"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--runs", type=int, default=300)
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         cases = measure(open_store(f"{folder}/out"), arguments.runs)
-    report = {
-        "benchmark": "compaction",
-        "machine": f"{platform.machine()}, {multiprocessing.cpu_count()} cores",
-        "date": date.today().isoformat(),
-        "repetitions": REPETITIONS,
-        "cases": cases,
-    }
+    report = document("compaction", cases, REPETITIONS)
     if arguments.json:
         print(json.dumps(report))
         return

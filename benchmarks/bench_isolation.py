@@ -9,12 +9,9 @@ Usage: python benchmarks/bench_isolation.py [--repetitions 9] [--json]
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
-import multiprocessing
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,12 +19,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import date
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
+from document import argument_parser, document
 
 from cdmodel.clips import ClipSource
 from cdmodel.decode import ClipReader
@@ -65,20 +62,13 @@ CASES = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         cases = {case.name: compare(case, Path(folder), arguments.repetitions) for case in CASES}
     cases["start of a decoder"] = compare_start(arguments.repetitions)
-    report = {
-        "benchmark": "isolation",
-        "machine": f"{platform.machine()}, {multiprocessing.cpu_count()} cores",
-        "date": date.today().isoformat(),
-        "repetitions": arguments.repetitions,
-        "cases": cases,
-    }
+    report = document("isolation", cases, arguments.repetitions)
     if arguments.json:
         print(json.dumps(report))
         return

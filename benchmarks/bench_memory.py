@@ -6,20 +6,19 @@ Ratio = minute / hour: 1 means that memory does not grow with length. Usage: pyt
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import multiprocessing
-import platform
 import resource
 import tempfile
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import psutil
+from document import argument_parser, document
 
 from cdmodel.bundle import DEMO_BUNDLE, model_version, read_manifest
 from cdmodel.cascade_settings import CascadeSettings
@@ -35,9 +34,7 @@ KIB_PER_MIB = 1024
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments = argument_parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         minute = encode_minute()
         videos = {minutes: Path(folder) / f"{minutes}.mp4" for minutes in (1, 60)}
@@ -48,20 +45,15 @@ def main() -> None:
             for minutes, path in videos.items():
                 peaks[minutes].append(peak_mib(path, Path(folder) / f"out-{minutes}-{repetition}"))
     hour, short = max(peaks[60]), max(peaks[1])
-    report = {
-        "benchmark": "memory",
-        "machine": f"{platform.machine()}, {multiprocessing.cpu_count()} cores",
-        "date": date.today().isoformat(),
-        "repetitions": REPETITIONS,
-        "cases": {
-            "peak memory of a worker, 60-minute 640x360 h264 video": {
-                "ours": round(hour, 1),
-                "others": {"1-minute video": round(short, 1)},
-                "unit": "MiB",
-                "ratios": {"1-minute video": round(short / hour, 3)},
-            }
-        },
+    cases = {
+        "peak memory of a worker, 60-minute 640x360 h264 video": {
+            "ours": round(hour, 1),
+            "others": {"1-minute video": round(short, 1)},
+            "unit": "MiB",
+            "ratios": {"1-minute video": round(short / hour, 3)},
+        }
     }
+    report = document("memory", cases, REPETITIONS)
     print(json.dumps(report) if arguments.json else f"60 minutes {hour:.0f} MiB, 1 minute {short:.0f} MiB")
 
 

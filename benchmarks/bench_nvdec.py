@@ -9,7 +9,6 @@ Usage: python benchmarks/bench_nvdec.py [--json]
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import platform
@@ -18,13 +17,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date
 from fractions import Fraction
 from functools import partial
 
 import av
 import numpy as np
 import torch
+from document import argument_parser, document
 
 from cdmodel.decode import ClipReader
 from cdmodel.nvdec import NvdecPictures, find_gpu
@@ -61,9 +60,7 @@ CASES = tuple(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments = argument_parser(__doc__).parse_args()
     gpu = find_gpu()
     if isinstance(gpu, NvdecPictures):
         cases = {case.name: measure(case, gpu) for case in CASES}
@@ -71,7 +68,7 @@ def main() -> None:
         print(f"nothing measured: {gpu}", file=sys.stderr)
         cases = {}
     if arguments.json:
-        print(json.dumps(report(cases), indent=2))
+        print(json.dumps(document("nvdec", cases, REPETITIONS, describe_machine()), indent=2))
         return
     for name, case in cases.items():
         cpu = case["others"]["cpu"]
@@ -80,17 +77,9 @@ def main() -> None:
         )
 
 
-def report(cases: dict[str, dict[str, object]]) -> dict[str, object]:
+def describe_machine() -> str:
     machine = f"{platform.machine()}, {platform.system()}"
-    if torch.cuda.is_available():
-        machine += f", {torch.cuda.get_device_name()}"
-    return {
-        "benchmark": "nvdec",
-        "machine": machine,
-        "date": date.today().isoformat(),
-        "repetitions": REPETITIONS,
-        "cases": cases,
-    }
+    return f"{machine}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else machine
 
 
 def measure(case: Case, gpu: NvdecPictures) -> dict[str, object]:

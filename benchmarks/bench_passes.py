@@ -8,19 +8,16 @@ Usage: python benchmarks/bench_passes.py [--json]
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
-import multiprocessing
-import platform
 import random
 import statistics
 import time
-from datetime import date
 from typing import Any
 
 import av
 import numpy as np
+from document import argument_parser, document
 
 from cdmodel.decode import ClipReader
 from cdmodel.sampling import ClipGeometry, ClipSampling
@@ -34,19 +31,11 @@ SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments = argument_parser(__doc__).parse_args()
     cases: dict[str, Any] = {}
     for interval in (48, 250):
         cases |= measure(f"keyframe every {interval} frames", encode(interval))
-    report = {
-        "benchmark": "passes",
-        "machine": f"{platform.machine()}, {multiprocessing.cpu_count()} cores",
-        "date": date.today().isoformat(),
-        "repetitions": REPETITIONS,
-        "cases": cases,
-    }
+    report = document("passes", cases, REPETITIONS)
     if arguments.json:
         print(json.dumps(report, indent=2))
         return

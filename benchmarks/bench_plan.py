@@ -6,8 +6,8 @@ turns, each run into a new OUT, so that both meet the same state of the machine;
 seconds and FLOPs are those of the run's row, wall seconds those of the whole command.
 
 Then what chance of drawing alone does: from an archive twenty times as large, with the costs that the last run's table has,
-samples are drawn again and again, and counted how many estimates are within 25 % and how many intervals hold the truth; nothing
-is timed there.
+samples are drawn again and again, and counted how many estimates are within 25 % and how many intervals hold the truth; of the
+teacher's FLOPs, which the student's look at so many videos tells. Nothing is timed there.
 The same for invented archives of 300 videos with lognormal lengths (``spread`` is the standard deviation of their logarithm),
 of which half the cost of a mean video is that of being a file, and 3 % fail early.
 Usage: python benchmarks/bench_plan.py [--videos 80] [--sample 16] [--repetitions 3] [--workers 2] [--json]
@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,12 +25,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from document import argument_parser, document
 
 from cdmodel.cost_estimate import Floats, design_sample, estimate_total, expected_shares
 from cdmodel.encode import encode_mp4
@@ -46,24 +44,16 @@ FIGURES = ("wall_seconds", "cpu_seconds", "student_flops", "teacher_flops")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--videos", type=int, default=80)
     parser.add_argument("--sample", type=int, default=16)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         cases = compare(Path(folder), arguments)
-    report = {
-        "benchmark": "plan",
-        "machine": f"{platform.machine()}, {multiprocessing.cpu_count()} cores",
-        "date": date.today().isoformat(),
-        "repetitions": arguments.repetitions,
-        "cases": cases,
-    }
     if arguments.json:
-        print(json.dumps(report))
+        print(json.dumps(document("plan", cases, arguments.repetitions)))
         return
     for name, found in cases.items():
         print(f"{name}: {found['ours']} {found['unit']}, others {found['others']}, ratios {found['ratios']}")

@@ -8,24 +8,21 @@ and Matroska and reads MPEG-TS through. Usage: python benchmarks/bench_remote_re
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
-import multiprocessing
 import os
-import platform
 import random
 import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import date
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from document import argument_parser, document
 from fsspec.spec import AbstractBufferedFile
 
 from cdmodel.decode import ClipReader
@@ -49,18 +46,10 @@ CROSSOVER_MINUTES = (1, 2, 4, 6, 8, 12)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments = argument_parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         cases = measure(Path(folder))
-    report = {
-        "benchmark": "remote_reads",
-        "machine": f"{platform.machine()}, {multiprocessing.cpu_count()} cores",
-        "date": date.today().isoformat(),
-        "repetitions": 1,
-        "cases": cases,
-    }
+    report = document("remote_reads", cases, 1)
     if arguments.json:
         print(json.dumps(report))
         return

@@ -9,23 +9,18 @@ Usage: python benchmarks/bench_report.py [--videos 10000 100000 1000000] [--repe
 
 from __future__ import annotations
 
-import argparse
 import json
-import multiprocessing
-import platform
-import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import scale_stages as stages
+from document import argument_parser, document
 from scale_rows import invent_videos
+from scale_stages import cases_of, in_process
 
 from cdmodel.types import VideoRef
 from flows.report_command import write_page
@@ -49,10 +44,9 @@ UNITS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--videos", type=int, nargs="*", default=VIDEOS)
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     cases: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="cdlabel-report-") as folder:
@@ -61,18 +55,11 @@ def main() -> None:
             in_process(finish_nights, out, videos)
             ours = [in_process(report, out) for _ in range(arguments.repetitions)]
             others = [in_process(questions_alone, out) for _ in range(arguments.repetitions)]
-            for name, case in cases_of(f"report, {videos} videos", ours, others):
+            for name, case in cases_of(f"report, {videos} videos", UNITS, ours, {"the queries alone": others}):
                 cases[name] = case
                 print(f"{name}: {case['ours']} {case['unit']}, others {case['others']}", file=sys.stderr, flush=True)
-    document = {
-        "benchmark": "report",
-        "machine": f"{platform.machine()}, {multiprocessing.cpu_count()} cores",
-        "date": date.today().isoformat(),
-        "repetitions": arguments.repetitions,
-        "cases": cases,
-    }
     if arguments.json:
-        print(json.dumps(document))
+        print(json.dumps(document("report", cases, arguments.repetitions)))
 
 
 def finish_nights(out: str, videos: int) -> None:
@@ -112,31 +99,6 @@ def questions_alone(out: str) -> stages.Figures:
     with stages.metered() as figures, connect_views(store) as connection:
         report_facts.summarise_rows(connection, f"run-{NIGHTS - 1}", PICTURES)
     return figures
-
-
-def cases_of(
-    name: str, ours: list[stages.Figures], others: list[stages.Figures]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield one case for each figure."""
-    for figure, unit in UNITS.items():
-        median = statistics.median(turn[figure] for turn in ours)
-        known = [turn[figure] for turn in others if figure in turn]
-        theirs = {"the queries alone": statistics.median(known)} if known else {}
-        yield (
-            f"{name}: {figure}",
-            {
-                "ours": round(median, 3),
-                "others": {other: round(value, 3) for other, value in theirs.items()},
-                "unit": unit,
-                "ratios": {other: round(value / median, 3) for other, value in theirs.items()},
-            },
-        )
-
-
-def in_process(stage: Callable[..., stages.Figures | None], *values: Any) -> stages.Figures:
-    """Run a stage in a new process, so that its memory is its own; it may have decoders as children."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(stages.with_peak, stage, *values).result()
 
 
 if __name__ == "__main__":

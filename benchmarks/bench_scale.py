@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import platform
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import scale_stages as stages
+from document import argument_parser, document
+from scale_stages import cases_of, in_process
 
 VIDEOS = (100_000, 300_000, 1_000_000)
 ROWS = 10_000_000
@@ -47,13 +45,12 @@ UNITS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--videos", type=int, nargs="*", default=VIDEOS)
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     parser.add_argument("--only", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--out", help="where the runs are written, instead of a temporary folder; left there")
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     cases: dict[str, Case] = {}
     with tempfile.TemporaryDirectory(prefix="cdlabel-scale-") as folder:
@@ -61,15 +58,8 @@ def main() -> None:
         for name, case in measure(arguments, Path(folder), place):
             cases[name] = case
             print(f"{name}: {case['ours']} {case['unit']}, others {case['others']}", file=sys.stderr, flush=True)
-    report = {
-        "benchmark": "scale",
-        "machine": f"{platform.machine()}, {multiprocessing.cpu_count()} cores",
-        "date": date.today().isoformat(),
-        "repetitions": arguments.repetitions,
-        "cases": cases,
-    }
     if arguments.json:
-        print(json.dumps(report))
+        print(json.dumps(document("scale", cases, arguments.repetitions)))
 
 
 def measure(arguments: argparse.Namespace, folder: Path, place: str) -> Iterator[tuple[str, Case]]:
@@ -79,7 +69,7 @@ def measure(arguments: argparse.Namespace, folder: Path, place: str) -> Iterator
         for stage, compare in COMPARISONS.items():
             if stage in arguments.only:
                 out = f"{place}/{stage}-{videos}"
-                yield from cases_of(f"{stage}, {videos} videos", *compare(out, manifest, arguments.repetitions))
+                yield from cases_of(f"{stage}, {videos} videos", UNITS, *compare(out, manifest, arguments.repetitions))
     if "query" in arguments.only:
         out = f"{place}/table-{arguments.rows}"
         yield from compare_queries(out, arguments.rows, arguments.repetitions)
@@ -137,32 +127,7 @@ def compare_queries(out: str, rows: int, repetitions: int) -> Iterator[tuple[str
         asked = sql.format(video_id=stages.a_video_id(rows // RUNS))
         ours = [in_process(stages.query, out, asked) for _ in range(repetitions)]
         others = [in_process(stages.query_glob, out, asked) for _ in range(repetitions)]
-        yield from cases_of(f"{name}, {rows} rows", ours, {"DuckDB on all files": others})
-
-
-def cases_of(
-    name: str, ours: list[stages.Figures], others: dict[str, list[stages.Figures]]
-) -> Iterator[tuple[str, Case]]:
-    """Yield one case for each figure that we have."""
-    for figure, unit in UNITS.items():
-        if figure in ours[0]:
-            median = statistics.median(turn[figure] for turn in ours)
-            theirs = {other: statistics.median(turn[figure] for turn in turns) for other, turns in others.items()}
-            yield (
-                f"{name}: {figure}",
-                {
-                    "ours": round(median, 3),
-                    "others": {other: round(value, 3) for other, value in theirs.items()},
-                    "unit": unit,
-                    "ratios": {other: round(value / median, 3) for other, value in theirs.items()},
-                },
-            )
-
-
-def in_process(stage: Callable[..., stages.Figures | None], *values: Any) -> stages.Figures:
-    """Run a stage in a new process, so that its memory is its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(stages.with_peak, (stage, *values))
+        yield from cases_of(f"{name}, {rows} rows", UNITS, ours, {"DuckDB on all files": others})
 
 
 if __name__ == "__main__":

@@ -7,19 +7,16 @@ ours: how many times cheaper the student, or the keyframe pass, is. Usage: pytho
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
-import multiprocessing
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import date
 from statistics import median
 
 import numpy as np
 import torch
+from document import argument_parser, document
 
 from cdmodel.bundle import BUILTIN_BUILDERS, ModelSpec
 from cdmodel.decode import ClipReader
@@ -38,18 +35,10 @@ FRAMES_PER_SECOND = 25
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments = argument_parser(__doc__).parse_args()
     limit_threads(1)
     cases = {**measure_models(), **measure_decoding()}
-    report = {
-        "benchmark": "students",
-        "machine": f"{platform.machine()}, {multiprocessing.cpu_count()} cores",
-        "date": date.today().isoformat(),
-        "repetitions": REPETITIONS,
-        "cases": cases,
-    }
+    report = document("students", cases, REPETITIONS)
     if arguments.json:
         print(json.dumps(report))
         return

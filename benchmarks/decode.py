@@ -40,18 +40,15 @@ that was built for the torch beside it (0.13 for torch 2.13); releases from 0.14
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gc
 import json
 import multiprocessing
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -62,6 +59,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from decode_peer_process import SAME_FFMPEG, PeerProcess, start_peers
 from decode_peers import cpu_seconds
 from decode_videos import FRAMES_PER_SECOND, TEST_VIDEOS, TestVideo, make_video
+from document import argument_parser, document
 from numpy.typing import NDArray
 
 from cdmodel.decode import ClipReader
@@ -140,13 +138,12 @@ class Findings:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--peers", default=os.environ.get("CDLABEL_BENCH_PEERS"), help="interpreter of the others")
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
     parser.add_argument("--long", action="store_true", help="add the video of 60 minutes")
     parser.add_argument("--videos", type=Path, default=Path(tempfile.gettempdir()) / "cdlabel-decode-videos")
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     progress = sys.stderr if arguments.json else sys.stdout
@@ -161,14 +158,9 @@ def main() -> None:
         lengths = measure_length(arguments.videos, arguments.repetitions)
         print(*(as_lines(name, case) for name, case in lengths.items()), sep="\n", file=progress)
         cases |= lengths
-    report = {
-        "benchmark": "decode",
-        "machine": f"{platform.machine()}, {multiprocessing.cpu_count()} cores",
-        "date": date.today().isoformat(),
-        "repetitions": arguments.repetitions,
+    report = document("decode", cases, arguments.repetitions) | {
         "versions": {"ours": DECODER_NAME, **versions},
         "left_out": None if peers else "torchcodec and decord: no interpreter given with --peers",
-        "cases": cases,
     }
     if arguments.json:
         print(json.dumps(report))

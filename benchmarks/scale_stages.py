@@ -1,12 +1,15 @@
-"""What ``bench_scale.py`` builds and what it times; each function here runs in a process of its own.
+"""What ``bench_scale.py`` builds and what it times; each stage runs in a process of its own (``in_process``).
 
 Set-up writes what a run would have left behind, through the product's own writers where they are fast enough.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -333,6 +336,35 @@ def peak_mib() -> float:
     """Return this process's peak resident memory; unlike ru_maxrss it does not count the parent it was forked from."""
     status = Path("/proc/self/status").read_text()
     return float(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))) / 1024
+
+
+def in_process(stage: Callable[..., Figures | None], *values: Any) -> Figures:
+    """Run a stage in a new process, so that its memory is its own; it may have decoders as children."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(with_peak, stage, *values).result()
+
+
+def cases_of(
+    name: str, units: Mapping[str, str], ours: Sequence[Figures], others: Mapping[str, Sequence[Figures]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield one case for each figure, of those with a unit, that we have: medians, beside those that others have."""
+    for figure, unit in units.items():
+        if figure in ours[0]:
+            median = statistics.median(turn[figure] for turn in ours)
+            theirs = {
+                other: statistics.median(turn[figure] for turn in turns)
+                for other, turns in others.items()
+                if figure in turns[0]
+            }
+            yield (
+                f"{name}: {figure}",
+                {
+                    "ours": round(median, 3),
+                    "others": {other: round(value, 3) for other, value in theirs.items()},
+                    "unit": unit,
+                    "ratios": {other: round(value / median, 3) for other, value in theirs.items()},
+                },
+            )
 
 
 def with_peak(stage: Callable[..., Figures | None], *arguments: Any) -> Figures:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import StrictFloat
 
 from cdmodel.setting_groups import FORBID_UNKNOWN
+
+AlarmName = Literal[
+    "audit_agreement", "audit_ece", "student_drift", "teacher_drift", "failed_share", "saved_flops_share"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,7 @@ class RunFigures:
 class Alarm:
     """One figure beyond its limit."""
 
-    name: str
+    name: AlarmName
     """Its event is called ``cdlabel.alarm.<name>``."""
     value: float
     limit: float
@@ -87,7 +91,7 @@ def check_alarms(settings: AlarmSettings, figures: RunFigures, min_audit_videos:
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    name: str
+    name: AlarmName
     words: str
     """What the value is."""
     value: float | None
@@ -104,12 +108,11 @@ def _checks(limits: AlarmSettings, figures: RunFigures) -> Iterator[_Check]:
     yield _Check("audit_agreement", agreement, figures.audit_agreement_high, limits.min_audit_agreement, is_floor=True)
     ece = "confidence misses agreement with the dense teacher by"
     yield _Check("audit_ece", ece, figures.audit_ece, limits.max_audit_ece, is_floor=False)
-    for name, drift, limit in (
-        ("student_drift", figures.student_drift, limits.max_student_drift),
-        ("teacher_drift", figures.teacher_drift, limits.max_teacher_drift),
-    ):
-        words = f"the {name.partition('_')[0]}'s confidence has drifted from the bundle's reference by"
-        yield _Check(name, words, drift, limit, is_floor=False)
+    drifted = "confidence has drifted from the bundle's reference by"
+    words, drift = f"the student's {drifted}", figures.student_drift
+    yield _Check("student_drift", words, drift, limits.max_student_drift, is_floor=False)
+    words, drift = f"the teacher's {drifted}", figures.teacher_drift
+    yield _Check("teacher_drift", words, drift, limits.max_teacher_drift, is_floor=False)
     failed = "the share of videos that failed is"
     yield _Check("failed_share", failed, figures.failed_share, limits.max_failed_share, is_floor=False)
     saved = "the share of the dense teacher's FLOPs that was saved is"

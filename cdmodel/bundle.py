@@ -110,16 +110,25 @@ def read_manifest(folder: Path) -> BundleManifest:
         raise BundleError(
             str(folder), f"not a model bundle: {MANIFEST_NAME} cannot be read ({error.strerror})"
         ) from error
-    _refuse_other_schema(folder, text)
-    try:
-        manifest = _MANIFEST.validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or MANIFEST_NAME
-        raise BundleError(str(folder), f"{MANIFEST_NAME} is damaged at {where}: {first['msg']}") from error
+    manifest = parse_manifest(str(folder), text)
     _check_weights(folder / STUDENT_WEIGHTS, manifest.student)
     _check_weights(find_teacher(folder), manifest.teacher)
     return manifest
+
+
+def parse_manifest(subject: str, text: bytes) -> BundleManifest:
+    """Return what the contents of a ``bundle.json`` say; the weights are not looked at. ``subject`` names it in errors.
+
+    Raises:
+        BundleError: it is damaged, or of another schema version.
+    """
+    _refuse_other_schema(subject, text)
+    try:
+        return _MANIFEST.validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or MANIFEST_NAME
+        raise BundleError(subject, f"{MANIFEST_NAME} is damaged at {where}: {first['msg']}") from error
 
 
 def write_manifest(folder: Path, manifest: BundleManifest) -> None:
@@ -215,14 +224,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _refuse_other_schema(folder: Path, text: bytes) -> None:
+def _refuse_other_schema(subject: str, text: bytes) -> None:
     try:
         version = json.loads(text)["schema_version"]
     except (ValueError, TypeError, KeyError) as error:
-        raise BundleError(str(folder), f"{MANIFEST_NAME} is damaged: no schema_version in it") from error
+        raise BundleError(subject, f"{MANIFEST_NAME} is damaged: no schema_version in it") from error
     if version != SCHEMA_VERSION:
         raise BundleError(
-            str(folder), f"bundle schema {version!r} is unknown to this version, which reads schema {SCHEMA_VERSION}"
+            subject, f"bundle schema {version!r} is unknown to this version, which reads schema {SCHEMA_VERSION}"
         )
 
 

@@ -34,7 +34,7 @@ class Batch:
 
 
 class ClipDrawer:
-    """Draws clips with replacement: any, or with ``by_video`` several of each video that was drawn."""
+    """Draws clips with replacement: any, or with ``by_video`` several of each video that was drawn; heavy ones oftener."""
 
     def __init__(
         self,
@@ -57,6 +57,9 @@ class ClipDrawer:
         self._by_video = by_video
         self._order_N = np.argsort(clips.video_N, kind="stable")
         _, self._first_V, self._count_V = np.unique(clips.video_N[self._order_N], return_index=True, return_counts=True)
+        weight_N = clips.weight_N
+        self._reach_N = None if weight_N is None else np.cumsum(weight_N)
+        self._reach_V = None if weight_N is None else np.cumsum(weight_N[self._order_N][self._first_V])
 
     def draw(self, step: int) -> Batch:
         """Return the batch of a step."""
@@ -79,8 +82,16 @@ class ClipDrawer:
 
     def _pick_rows(self, random: np.random.Generator) -> NDArray[np.int64]:
         if not self._by_video:
-            return np.sort(random.integers(0, len(self._clips), size=self._size))
+            return np.sort(_draw(random, len(self._clips), self._size, self._reach_N))
         each = min(CLIPS_OF_ONE_VIDEO, self._size)
-        videos = random.integers(0, len(self._first_V), size=max(self._size // each, 1))
+        videos = _draw(random, len(self._first_V), max(self._size // each, 1), self._reach_V)
         places = np.floor(random.random((len(videos), each)) * self._count_V[videos, None]).astype(np.int64)
         return np.sort(self._order_N[(self._first_V[videos, None] + places).reshape(-1)])
+
+
+def _draw(random: np.random.Generator, things: int, size: int, reach: NDArray[np.float64] | None) -> NDArray[np.int64]:
+    """Draw ``size`` of so many things with replacement, each as often as it reaches on from the one before."""
+    if reach is None:
+        return random.integers(0, things, size=size)
+    places = np.searchsorted(reach, random.random(size) * reach[-1], side="right")
+    return np.asarray(np.minimum(places, things - 1), dtype=np.int64)

@@ -7,6 +7,7 @@
           - OutputError           OUT holds something else, or cannot be written
               . NewerSchema       OUT holds a run that a newer cdlabel wrote
           - BundleError           a model bundle is damaged, unknown or refused
+          - RegistryError         a model registry, or the alias or version asked of it, is unknown or cannot be used
           - ClusterError          no scheduler answers at the address given
       + VideoError                this video only: becomes a failed row, never leaves ``label_shard``
           - VideoNotFound  VideoUnreadable  NoVideoStream  NoFrames  UnsupportedCodec  DecodeError
@@ -15,6 +16,7 @@
           - StorageUnavailable    the store did not answer, or refused
           - CommitStateUnknown    a write may or may not have happened: look before writing again
           - DamagedObject         an object is not what its name promises; refused, never repaired in place
+      + RegistryConflict          an alias has moved since the caller looked: look again, then decide again
       + TrainingError             a training run cannot go on (no examples, a loss that is not a number)
       + RunError                  a run cannot be completed now; running again goes on where it stopped
 
@@ -76,6 +78,10 @@ class NewerSchema(OutputError):
 
 class BundleError(UsageError):
     """A model bundle is damaged, of an unknown schema, or asks for a builder that is not allowed."""
+
+
+class RegistryError(UsageError):
+    """A place is no model registry, of another schema, or knows no such alias or version."""
 
 
 class ClusterError(UsageError):
@@ -168,6 +174,10 @@ class CommitStateUnknown(StorageError):
 
 class DamagedObject(StorageError):
     """An object is not what its name promises."""
+
+
+class RegistryConflict(LabelingError):
+    """An alias has moved since the caller looked at it. Nothing was changed."""
 
 
 class TrainingError(LabelingError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from cdmodel.teacher_judgement import JudgedTeacher, TargetCheck, TargetOrigin, 
 from cdmodel.teacher_source import open_teacher
 from cdmodel.train_settings import TrainSettings
 from cdmodel.training import StudentLessons, score_student, seed_networks, train_student
+from cdmodel.warm_start import start_from
 
 ANSWERED_ROLES: tuple[FitRole, ...] = ("cal", "risk", "test")
 _GREY, _SPREAD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -62,6 +64,8 @@ def train_networks(
         TrainingError: a role holds no clip, or a loss is no longer a number.
     """
     student, student_spec = open_student(settings, len(labels))
+    if settings.student.start is not None:
+        start_from(student, student_spec, labels, Path(settings.student.start))
     judged = judge_teacher(roles, settings, on_progress, keeper)
     student.to(torch.device(pick_device()))
     recipe = StudentRecipe(target=settings.confidence.target)
@@ -100,14 +104,16 @@ def open_student(
     return build_network(spec, num_classes, (*BUILTIN_BUILDERS, *settings.allowed_builders)), spec
 
 
-def check_networks(settings: TrainSettings, num_classes: int) -> None:
+def check_networks(settings: TrainSettings, labels: Sequence[str]) -> None:
     """Build both networks and let go of them, so that what cannot be built is found before anything is decoded.
 
     Raises:
         BundleError: a network cannot be built.
     """
-    open_student(settings, num_classes)
-    open_teacher(settings.teacher, num_classes, (*BUILTIN_BUILDERS, *settings.allowed_builders))
+    student, spec = open_student(settings, len(labels))
+    if settings.student.start is not None:
+        start_from(student, spec, labels, Path(settings.student.start))
+    open_teacher(settings.teacher, len(labels), (*BUILTIN_BUILDERS, *settings.allowed_builders))
 
 
 def _lessons(roles: Mapping[FitRole, RoleClips], judged: JudgedTeacher) -> StudentLessons:

@@ -64,6 +64,8 @@ class LabeledClips:
     """Which video each clip belongs to: a position in ``videos``."""
     videos: tuple[str, ...]
     """Names of the videos, for messages."""
+    weight_N: NDArray[np.float64] | None = None
+    """How often each clip is drawn against the others; None draws all alike."""
 
     def __post_init__(self) -> None:
         if not len(self.pixels) == len(self.truth_NK) == len(self.video_N):
@@ -81,6 +83,7 @@ class LabeledClips:
             truth_NK=self.truth_NK[rows],
             video_N=self.video_N[rows],
             videos=self.videos,
+            weight_N=None if self.weight_N is None else self.weight_N[rows],
         )
 
     def names_of(self, rows: NDArray[np.int64]) -> list[str]:
@@ -101,6 +104,8 @@ class RoleClips:
     """Source recording of each video (V)."""
     videos: tuple[str, ...]
     """URI of each video (V)."""
+    weight_V: NDArray[np.float64] | None = None
+    """How often the clips of each video are learned from; None: all alike."""
 
     def __post_init__(self) -> None:
         clips, videos = int(self.clips_V.sum()), len(self.clips_V)
@@ -157,4 +162,16 @@ def _join(pixels: Sequence[NDArray[np.uint8]], roles: Sequence[RoleClips]) -> La
         truth_NK=np.concatenate([role.clip_truth() for role in roles]),
         video_N=np.repeat(np.arange(len(clips_V)), clips_V),
         videos=tuple(name for role in roles for name in role.videos),
+        weight_N=_join_weights(roles),
+    )
+
+
+def _join_weights(roles: Sequence[RoleClips]) -> NDArray[np.float64] | None:
+    if all(role.weight_V is None for role in roles):
+        return None
+    return np.concatenate(
+        [
+            np.repeat(np.ones(len(role.clips_V)) if role.weight_V is None else role.weight_V, role.clips_V)
+            for role in roles
+        ]
     )

@@ -26,6 +26,8 @@ LONGEST_SECONDS = 12
 VIDEOS_PER_GROUP = 4
 
 Frame = NDArray[np.uint8]
+Backdrop = Literal["clutter", "stripes"]
+"""What is behind: coarse clouds and patches, or slanted bands of two colours."""
 Activity = Literal["action", "absent", "static", "weak"]
 """What the sprite does for one second: the class's motion, not show, stand still, or a hint of another motion."""
 
@@ -45,12 +47,21 @@ class SceneSpec:
     seed: int
     distractors: float = 0.5
     """Share of each video's seconds that show nothing of its class, 0 to below 1; one second always shows it."""
+    absent_labels: tuple[str, ...] = ()
+    """Classes that no video shows: scenes of them become scenes of another one."""
+    vigour: float = 1.0
+    """How far motions reach in their second, and so how fast they are, against the usual."""
+    backdrop: Backdrop = "clutter"
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ConfigError("seed", f"must not be negative, got {self.seed}")
         if not 0 <= self.distractors < 1:
             raise ConfigError("distractors", f"must be at least 0 and below 1, got {self.distractors}")
+        if not 0 < self.vigour < 4:
+            raise ConfigError("vigour", f"must be above 0 and below 4, got {self.vigour}")
+        if not set(LABELS) - set(self.absent_labels):
+            raise ConfigError("absent_labels", "some class must be left to show")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +77,8 @@ class Scene:
     """Seeds everything else."""
     activities: tuple[Activity, ...]
     """One for each second."""
+    vigour: float = 1.0
+    backdrop: Backdrop = "clutter"
 
     @property
     def frames(self) -> int:
@@ -102,13 +115,19 @@ def draw_scene(spec: SceneSpec, index: int) -> Scene:
     group = index // VIDEOS_PER_GROUP
     random = np.random.default_rng((spec.seed, 2, index))
     seconds = int(random.integers(SHORTEST_SECONDS, LONGEST_SECONDS + 1))
+    label = LABELS[classes[index % len(LABELS)]]
+    if label in spec.absent_labels:
+        shown = [name for name in LABELS if name not in spec.absent_labels]
+        label = shown[index // len(LABELS) % len(shown)]
     return Scene(
         index=index,
-        label=LABELS[classes[index % len(LABELS)]],
+        label=label,
         group=f"g{group:05d}",
         group_seed=(spec.seed, 3, group),
         video_seed=(spec.seed, 4, index),
         activities=_draw_activities(random, seconds, spec.distractors),
+        vigour=spec.vigour,
+        backdrop=spec.backdrop,
     )
 
 
@@ -116,7 +135,7 @@ def render(scene: Scene) -> Iterator[Frame]:
     """Yield the frames of the scene in order, RGB uint8 [H, W, C]."""
     look = np.random.default_rng(scene.group_seed)
     random = np.random.default_rng(scene.video_seed)
-    background = _draw_background(look)
+    background = _draw_background(look) if scene.backdrop == "clutter" else _draw_stripes(look)
     hero = _draw_texture(look)
     others = [_draw_texture(look) for _ in range(int(random.integers(0, 3)))]
     contrast = random.uniform(0.5, 1.0)
@@ -214,7 +233,7 @@ def _draw_activities(random: np.random.Generator, seconds: int, distractors: flo
 def _hero_path(random: np.random.Generator, scene: Scene, radius: float) -> Iterator[_Pose | None]:
     """Yield where the sprite is in each frame; None while it is away."""
     for activity in scene.activities:
-        start = _draw_start(random, radius)
+        start = _draw_start(random, radius, scene.vigour)
         label = scene.label
         if activity == "weak":
             label = LABELS[(LABELS.index(label) + int(random.integers(1, len(LABELS)))) % len(LABELS)]
@@ -234,13 +253,13 @@ def _pose_at(motion: Callable[[_Start, float], _Pose], start: _Start, t: float, 
     )
 
 
-def _draw_start(random: np.random.Generator, radius: float) -> _Start:
+def _draw_start(random: np.random.Generator, radius: float, vigour: float) -> _Start:
     return _Start(
         x=random.uniform(30, WIDTH - 30),
         y=random.uniform(28, HEIGHT - 28),
         radius=radius,
         angle=random.uniform(0, 2 * np.pi),
-        vigour=random.uniform(0.75, 1.25),
+        vigour=vigour * random.uniform(0.75, 1.25),
         drift_x=random.uniform(-5, 5),
         drift_y=random.uniform(-5, 5),
     )
@@ -278,6 +297,16 @@ def _draw_background(random: np.random.Generator) -> NDArray[np.uint8]:
         patch = clouds[top : top + rows, left : left + columns]
         patch += 0.6 * (random.uniform(30, 220, size=3) - patch)
     return np.clip(clouds, 0, 255).astype(np.uint8)
+
+
+def _draw_stripes(random: np.random.Generator) -> NDArray[np.uint8]:
+    """Return slanted bands of two colours with soft edges, with room to pan."""
+    colours = random.uniform(20, 235, size=(2, 3))
+    slant, width = random.uniform(0, np.pi), random.uniform(6, 14)
+    rows, columns = np.mgrid[: HEIGHT + _PAN_REACH, : WIDTH + _PAN_REACH]
+    across = (rows * np.sin(slant) + columns * np.cos(slant)) / width
+    share = np.clip(0.5 + 2 * np.sin(np.pi * across), 0, 1)[..., None]
+    return np.asarray(np.clip(colours[0] + share * (colours[1] - colours[0]), 0, 255), dtype=np.uint8)
 
 
 def _draw_texture(random: np.random.Generator) -> NDArray[np.float32]:

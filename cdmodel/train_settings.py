@@ -32,6 +32,8 @@ class StudentSettings:
     """For the builder, beside those of the size; with a ``builder`` of your own, all of them."""
     geometry: ClipGeometry | None = None
     """What it sees of a clip; by default the size's."""
+    start: str | None = None
+    """Local folder of a bundle whose student, the same network, this one starts from; by default from the seed."""
     steps: int = 2000
     learning_rate: float = 0.004
     """The highest; it rises to it and falls from it again (one cycle)."""

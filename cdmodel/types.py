@@ -45,6 +45,8 @@ class LabeledVideo:
     """Source recording; videos of one group never fall on both sides of a split."""
     split: Split | None
     """None where the data set does not say: ``cdmodel.splits.assign_roles`` then gives one by group."""
+    weight: float = 1.0
+    """How often its clips are learned from, against those of other videos."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,7 +86,7 @@ def gc(
     verb = "would delete" if dry_run else "deleted"
     lines = [f"{verb} {found.objects} objects, {found.bytes} bytes: {found.kind}" for found in garbage.found]
     lines += [f"kept {kept.path}: {kept.reason}" for kept in garbage.kept]
-    show(asdict(garbage), "\n".join(lines), json_output)
+    show(asdict(garbage), "\n".join(lines) or "nothing to delete", json_output)
 
 
 @one_line_errors

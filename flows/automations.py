@@ -12,11 +12,13 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.events import ResourceSpecification
-from prefect.events.actions import CallWebhook, ChangeFlowRunState, SendNotification
+from prefect.events.actions import CallWebhook, ChangeFlowRunState, RunDeployment, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 
 from cdmodel.errors import ConfigError
+from flows.alarm_events import OUT_OF_ALARM
+from flows.nightly_config import ServedRetraining
 
 HEARTBEAT_SECONDS = 60
 LOST_AFTER = timedelta(seconds=3 * HEARTBEAT_SECONDS)
@@ -103,6 +105,38 @@ def failed_run(deployment: str, deployment_id: UUID, action: Notification) -> Au
             threshold=1,
         ),
         actions=[action],
+    )
+
+
+def replace_retrain_automation(client: SyncPrefectClient, served: ServedRetraining, deployment_id: UUID) -> str | None:
+    """Make the automation that begins a cycle when an alarm rings, in place of an earlier one; return its name."""
+    name = f"cdlabel {served.schedule.name}: alarm"
+    wanted = on_alarms(name, served, deployment_id) if served.schedule.on_alarms else None
+    _replace(client, name, wanted)
+    return None if wanted is None else name
+
+
+def on_alarms(name: str, served: ServedRetraining, deployment_id: UUID) -> AutomationCore:
+    """Return the automation that begins a cycle of retraining when a night at the same OUT rings one of the alarms."""
+    return AutomationCore(
+        name=name,
+        description="An alarm of a night begins a cycle of retraining. Made by cdlabel serve.",
+        trigger=EventTrigger(
+            match=ResourceSpecification.model_validate(
+                {"prefect.resource.id": "cdlabel.run.*", OUT_OF_ALARM: served.config.out}
+            ),
+            expect={f"cdlabel.alarm.{alarm}" for alarm in served.schedule.on_alarms},
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[
+            RunDeployment(
+                source="selected",
+                deployment_id=deployment_id,
+                parameters={"why": {"reason": "by an alarm", "by_alarm": True}},
+                job_variables=None,
+            )
+        ],
     )
 
 

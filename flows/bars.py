@@ -21,6 +21,7 @@ from rich.progress import (
 if TYPE_CHECKING:  # the bars themselves need no torch
     from cdmodel.descent import TrainingProgress
     from tasks.evaluation_settings import EvaluationProgress
+    from tasks.judge_candidate import GateProgress
 
 
 @contextmanager
@@ -74,12 +75,12 @@ def training_bars() -> Iterator[Callable[[TrainingProgress], None]]:
 
 
 @contextmanager
-def evaluation_bars() -> Iterator[Callable[[EvaluationProgress], None]]:
-    """Show one bar per stage of an evaluation."""
+def evaluation_bars() -> Iterator[Callable[[EvaluationProgress | GateProgress], None]]:
+    """Show one bar per stage of an evaluation or a judgement."""
     rows: dict[str, TaskID] = {}
     with _bars("") as bars:
 
-        def show(progress: EvaluationProgress) -> None:
+        def show(progress: EvaluationProgress | GateProgress) -> None:
             if progress.stage not in rows:
                 rows[progress.stage] = _add_bar(bars, progress.stage, progress.total)
             bars.update(rows[progress.stage], completed=progress.done)

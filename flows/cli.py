@@ -13,7 +13,9 @@ from flows.export_command import export
 from flows.label_commands import demo, label
 from flows.model_commands import ablate, evaluate, train
 from flows.plan_command import plan
+from flows.registry_commands import models
 from flows.report_command import report
+from flows.retrain_command import retrain
 from flows.retry_command import retry
 from flows.serve_command import serve
 
@@ -28,10 +30,11 @@ app = typer.Typer(
 )
 COMMANDS = (
     *(label, serve, plan, retry, status, report, export, verify, query, compact, gc),
-    *(train, ablate, evaluate, generate, compose, demo, doctor),
+    *(train, retrain, ablate, evaluate, generate, compose, demo, doctor),
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(models)
 
 
 def main() -> None:

@@ -25,7 +25,9 @@ Parameters = ParamSpec("Parameters")
 Source = Annotated[str, typer.Argument(help="Folder, glob, URL, or manifest (.csv, .parquet) with a column uri.")]
 Out = Annotated[str, typer.Argument(help="Folder or URL that holds the tables.")]
 OutOption = Annotated[str, typer.Option("--out", help="Folder or URL that receives the tables.")]
-Models = Annotated[str | None, typer.Option(help="Model bundle: folder or URL. [default: the demo bundle]")]
+Models = Annotated[
+    str | None, typer.Option(help="Model bundle: folder, URL or REGISTRY@ALIAS. [default: the demo bundle]")
+]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file, see docs/configuration.md.")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", help="A setting as key=value; repeatable.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a running Dask scheduler. [default: a local cluster]")]

@@ -28,12 +28,15 @@ from cdmodel.policies import PolicyChoice
 from cdmodel.sampling import ClipSampling
 from cdmodel.setting_groups import FORBID_UNKNOWN
 from flows.dispatch import ClusterSettings
+from storage.bundles import absolute_bundle
 from storage.corpus import CorpusRules
 from storage.filesystem import absolute_uri
+from storage.run_layout import RETRAIN_PREFIX
 from tasks.run_request import RetrySettings, RunRequest
 from tasks.sharding import ShardingSettings
 
 Settings = TypeVar("Settings")
+Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +46,14 @@ class ModelSettings:
     __pydantic_config__: ClassVar = FORBID_UNKNOWN
 
     bundle: str | None = None
-    """Folder or URL; without one the demo bundle that ships with the project is used."""
+    """Folder or URL, or REGISTRY@NAME, such as `s3://models@production`, where the name is an alias or a version; a run
+    keeps the bundle that it began with. Without one the demo bundle that ships with the project is used."""
     allowed_builders: tuple[str, ...] = ()
     """Modules, besides this project's own, whose builders a bundle may name. Naming one runs its code."""
 
     def __post_init__(self) -> None:
-        if self.bundle is not None and "@" not in self.bundle:
-            object.__setattr__(self, "bundle", absolute_uri(self.bundle))
+        if self.bundle is not None:
+            object.__setattr__(self, "bundle", absolute_bundle(self.bundle))
 
 
 class LabelRunConfig(BaseModel):
@@ -62,7 +66,7 @@ class LabelRunConfig(BaseModel):
     run_id: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$",
-        description="Name of the run; by default made from the date and the plan's content.",
+        description="Name of the run; by default made from the date and the plan's content. None begins with `retrain-`.",
     )
     relabel: bool = Field(default=False, description="Label also what has a terminal row under the same fingerprint.")
     retry: RetrySettings | None = None
@@ -93,6 +97,13 @@ class LabelRunConfig(BaseModel):
             raise ValueError("budget.usd needs a price table: set prices")
         return self
 
+    @field_validator("run_id")
+    @classmethod
+    def _no_cycle(cls, run_id: str | None) -> str | None:
+        if run_id is not None and run_id.startswith(RETRAIN_PREFIX):
+            raise ValueError(f"names that begin with {RETRAIN_PREFIX} are those of retraining cycles")
+        return run_id
+
     @field_validator("source", "out")
     @classmethod
     def _make_absolute(cls, place: str) -> str:
@@ -114,12 +125,21 @@ def load_config(
         ConfigError: naming the setting and what is wrong with it.
     """
     settings = {**(defaults or {}), **read_toml(file)}
-    _assign(settings, assignments)
+    assign(settings, assignments)
     for key, value in arguments.items():
         if value is not None:
             _put(settings, key, value)
+    return validate_model(LabelRunConfig, settings)
+
+
+def validate_model(kind: type[Model], settings: Mapping[str, Any]) -> Model:
+    """Turn what was read into a configuration of that kind.
+
+    Raises:
+        ConfigError: naming the setting and what is wrong with it.
+    """
     try:
-        return LabelRunConfig.model_validate(settings)
+        return kind.model_validate(settings)
     except ValidationError as error:
         raise explain(error) from error
 
@@ -133,7 +153,7 @@ def load_settings(
         ConfigError: naming the setting and what is wrong with it.
     """
     settings = read_toml(file)
-    _assign(settings, assignments)
+    assign(settings, assignments)
     settings |= {key: value for key, value in (arguments or {}).items() if value is not None}
     return validate_settings(kind, settings)
 
@@ -149,7 +169,7 @@ def load_dataset_settings(
         ConfigError: naming the setting and what is wrong with it.
     """
     settings = read_toml(file)
-    _assign(settings, assignments)
+    assign(settings, assignments)
     corpus = {"corpus": settings.pop("corpus")} if "corpus" in settings else {}
     return validate_settings(kind, settings), validate_settings(_CorpusTable, corpus).corpus
 
@@ -195,8 +215,13 @@ def explain(error: ValidationError) -> ConfigError:
     key = ".".join(str(part) for part in first["loc"]) or "configuration"
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return ConfigError(key, "unknown setting; see docs/configuration.md")
+    if first["type"] == "missing":
+        return ConfigError(key, "is missing")
     message = first["msg"].removeprefix("Value error, ")
-    return ConfigError(key, f"{message} (got {first['input']!r})" if first["type"] != "missing" else "is missing")
+    # A rule of a whole table names the setting and the value itself; the table would bury them.
+    is_of_table = first["type"] == "value_error" and isinstance(first["input"], Mapping)
+    got = "" if is_of_table else f" (got {first['input']!r})"
+    return ConfigError(key, message + got)
 
 
 def to_toml(config: LabelRunConfig) -> str:
@@ -231,7 +256,12 @@ def to_request(config: LabelRunConfig) -> RunRequest:
     )
 
 
-def _assign(settings: dict[str, Any], assignments: Sequence[str]) -> None:
+def assign(settings: dict[str, Any], assignments: Sequence[str]) -> None:
+    """Put each ``key=value`` into the settings; dots lead into tables.
+
+    Raises:
+        ConfigError: one has another form, or leads into a value.
+    """
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
         if not separator:

@@ -22,12 +22,14 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows.config import LabelRunConfig
 from flows.interruption import end_now
-from flows.nightly_config import NightlyConfig
+from flows.nightly_config import NightlyConfig, ServedRetraining
 from flows.prefect_runs import SERVED, claim_process, process_identity
+from flows.retrain_config import RetrainConfig, WhyNow
 from flows.run_hooks import tell_cancelled, tell_crashed, tell_failed
 from tasks.run_request import NothingToDo
 
-FLOW_NAME = "label-nightly"
+FLOW_NAME, RETRAIN_FLOW_NAME = "label-nightly", "retrain-nightly"
+BY_SCHEDULE = WhyNow(reason="by schedule")
 SERVER_PROCESS = "CDLABEL_SERVED_BY"
 """Environment variable with the process id of what serves the schedule, for the runs that it starts."""
 LOOK_SECONDS = 0.5
@@ -60,6 +62,47 @@ def label_nightly(config: LabelRunConfig) -> State[Any]:
     if isinstance(record, NothingToDo):
         return Completed(message=f"Nothing to label: {record.videos_skipped} videos are done")
     return Completed(message=f"Run {record.run_id}: {record.videos_planned} videos")
+
+
+@flow(
+    name=RETRAIN_FLOW_NAME,
+    persist_result=False,
+    on_failure=[tell_failed],
+    on_crashed=[tell_crashed],
+    on_cancellation=[tell_cancelled],
+)
+def retrain_nightly(config: RetrainConfig, why: WhyNow = BY_SCHEDULE) -> State[Any]:
+    """Turn the learning loop once, or go on with the turn that was cut short.
+
+    Raises: as ``retrain_student``.
+    """
+    from flows.retrain import retrain_student  # what serves the schedule needs none of it
+    from tasks.retrain_cycle import CoolingDown
+
+    end_with_server()
+    claim_process(config.out)
+    record = retrain_student.fn(config, why)
+    if isinstance(record, CoolingDown):
+        return Completed(message=f"Cooling down until {record.until:%Y-%m-%d %H:%M %Z}: nothing was begun")
+    return Completed(message=f"Candidate {record.model_version}: {record.status}")
+
+
+async def add_retraining(runner: Runner, served: ServedRetraining) -> UUID:
+    """Register the deployment of the learning loop, and have the runner serve it from this process."""
+    schedule = served.schedule
+    deployment = await retrain_nightly.ato_deployment(
+        name=schedule.name,
+        description=f"Students for {served.config.retrain.registry} from {served.config.out}",
+        schedule=None if schedule.cron is None else Cron(schedule.cron, timezone=schedule.timezone),
+        paused=False,
+        parameters={"config": served.config.model_dump(mode="json", exclude_none=True)},
+        tags=[f"retrain:{served.config.out}", SERVED + process_identity()],
+        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+        enforce_parameter_schema=True,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    deployment.work_pool_name = deployment.work_queue_name = None
+    return await runner.aadd_deployment(deployment)
 
 
 async def add_nightly(runner: Runner, config: NightlyConfig) -> UUID:

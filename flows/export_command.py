@@ -22,7 +22,7 @@ class Format(StrEnum):
 @one_line_errors
 def export(
     out: Out,
-    destination: Annotated[str, typer.Argument(metavar="DEST", help="New file (csv) or new folder, on a disk.")],
+    destination: Annotated[str, typer.Argument(metavar="DEST", help="New file (csv) or new folder: path or URL.")],
     to: Annotated[Format, typer.Option("--to", help="Format; see docs/export.md.")],
     where: Annotated[
         str | None, typer.Option("--where", metavar="SQL", help="Only rows of latest that meet this. [default: all]")

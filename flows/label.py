@@ -22,6 +22,7 @@ from cdmodel.student_pass import PassReceipt
 from cdmodel.types import Shard, ShardReceipt
 from flows.alarm_events import emit_alarms
 from flows.bars import busy_bar, count_bar
+from flows.command import say
 from flows.config import LabelRunConfig, to_json, to_request
 from flows.dispatch import Cluster, count_workers, open_cluster
 from flows.interruption import keep_catching_signals
@@ -37,7 +38,7 @@ from storage.run_store import committed_shards, iter_shards
 from storage.student_passes import committed_passes, passes_log_name
 from storage.views import run_query
 from tasks.finish_run import publish_and_record
-from tasks.fund_run import open_funds, refuse_dear_student
+from tasks.fund_run import AUDIT_AT_MOST, open_funds, refuse_dear_student
 from tasks.label_shard import LabelingSpec, label_funded_shard, label_shard
 from tasks.plan_run import open_run
 from tasks.run_request import LabelingPlan, NothingToDo
@@ -124,7 +125,7 @@ def report_stage(config: LabelRunConfig, record: RunRecord) -> None:
     )
     rows = [dict(zip(failures.columns, row, strict=True)) for row in failures.rows]
     create_table_artifact(rows, key="failed-videos", description=f"Run {record.run_id}: failed and partial videos")
-    emit_alarms(record)
+    emit_alarms(config.out, record)
 
 
 def _label_pending(cluster: Cluster, spec: LabelingSpec, plan: LabelingPlan, done: frozenset[str]) -> list[Shard]:
@@ -176,7 +177,11 @@ def _label_funded(
         started=started,
     )
     if not funded.can_audit and spec.audit.share:
-        get_run_logger().warning("run %s: auditing would take most of the budget; nothing is audited", spec.run_id)
+        text = (
+            f"auditing would take more than {AUDIT_AT_MOST:.0%} of what is left of the budget; nothing more is audited"
+        )
+        get_run_logger().warning("run %s: %s", spec.run_id, text)
+        say(text)
         spec = replace(spec, audit=replace(spec.audit, share=0.0))
     with LabelingProgress(plan.header, shards_done=len(done)) as progress:
 
@@ -208,7 +213,7 @@ def labeling_spec(config: LabelRunConfig, plan: LabelingPlan, model_threads: int
         corpus=header.corpus,
         fingerprint=header.fingerprint,
         models=WorkerModels(
-            bundle=config.models.bundle,
+            bundle=plan.bundle,
             model_version=header.model_version,
             allowed_builders=config.models.allowed_builders,
             model_threads=model_threads,

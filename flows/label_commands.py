@@ -63,7 +63,17 @@ def label(
     debug: Debug = False,
 ) -> None:
     """Label the videos of SOURCE that have no row yet. An unfinished run goes on where it stopped."""
-    settings = label_config(source, out, models, config, assignments, scheduler, workers, run_id, relabel)
+    settings = label_config(
+        source,
+        out,
+        models=models,
+        config=config,
+        assignments=assignments,
+        scheduler=scheduler,
+        workers=workers,
+        run_id=run_id,
+        relabel=relabel,
+    )
     show_record(settings, run_label(settings, debug), strict, json_output)
 
 
@@ -85,7 +95,7 @@ def demo(
         say(f"generating {DEMO_VIDEOS} videos in {videos}")
         with count_bar("generate", DEMO_VIDEOS, "videos") as advance:
             generate_corpus(str(videos), videos=DEMO_VIDEOS, seed=DEMO_SEED, distractors=0.5, on_progress=advance)
-    settings = label_config(str(videos), str(out), None, None, ["cluster.workers=2"], None, None, None, False)
+    settings = label_config(str(videos), str(out), workers=2)
     record = run_label(settings, debug)
     store = open_store(str(out))
     for title, sql in DEMO_QUERIES:
@@ -159,6 +169,8 @@ def _opening(plan: LabelingPlan) -> str:
         notes.append(f"{plan.videos_tried_again} failed before and are tried again")
     if header.videos_quarantined:
         notes.append(f"{header.videos_quarantined} quarantined")
+    if header.bundle_asked is not None:
+        notes.append(f"with {header.model_version}, which {header.bundle_asked} meant when it was planned")
     return f"{verb} run {header.run_id}: {header.videos} videos in {header.shards} shards ({', '.join(notes)})"
 
 
@@ -182,13 +194,14 @@ def explain_nothing(settings: LabelRunConfig, plan: NothingToDo) -> str:
 def label_config(
     source: str,
     out: str,
-    models: str | None,
-    config: Path | None,
-    assignments: list[str] | None,
-    scheduler: str | None,
-    workers: int | None,
-    run_id: str | None,
-    relabel: bool,
+    *,
+    models: str | None = None,
+    config: Path | None = None,
+    assignments: list[str] | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    run_id: str | None = None,
+    relabel: bool = False,
 ) -> LabelRunConfig:
     """Compose the settings of a run from a file, assignments and the options of a command; None means not given."""
     from flows.config import load_config

@@ -97,19 +97,20 @@ def evaluate(
     from flows.bars import evaluation_bars
     from flows.config import load_dataset_settings
     from flows.tables import as_text
-    from storage.bundles import local_bundle
+    from storage.bundles import local_bundle, pin_bundle
     from storage.dataset import read_dataset
     from tasks.evaluate_bundle import evaluate_bundle
     from tasks.evaluation_settings import EvaluateSettings
     from tasks.evaluation_tables import headline
 
     settings, corpus = load_dataset_settings(EvaluateSettings, config, assignments or [])
-    label_kind = read_manifest(local_bundle(models)).label_kind
+    bundle = pin_bundle(models)
+    label_kind = read_manifest(local_bundle(bundle)).label_kind
     found = read_dataset(dataset, corpus, videos=videos, label_kind=label_kind)
     if found.missing:
         say(f"{len(found.missing)} videos that the annotation names are not there, {found.missing[0]} for one")
     with evaluation_bars() as on_progress:
-        evaluated = evaluate_bundle(dataset, found.videos, models, out, settings, on_progress, arms=arms)
+        evaluated = evaluate_bundle(dataset, found.videos, bundle, out, settings, on_progress, arms=arms)
     for video in evaluated.unreadable:
         say(f"left out: {video.uri}: {video.reason}")
     text = f"{as_text(*headline(evaluated.report))}\n\nEverything else: {evaluated.out}"

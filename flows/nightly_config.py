@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
+from cdmodel.alarms import AlarmName
 from cdmodel.errors import ConfigError
 from cdmodel.setting_groups import FORBID_UNKNOWN
 from flows.config import LabelRunConfig, load_config, read_toml, validate_settings
 from flows.fire_times import next_fires
+from flows.retrain_config import RetrainConfig, retrain_config
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 OF_ONE_RUN = ("run_id", "retry")
@@ -40,15 +42,48 @@ class ScheduleSettings:
     """A Prefect block that is told of runs that failed or crashed, as `type/name`, such as `slack-webhook/ops`."""
 
     def __post_init__(self) -> None:
-        if NAME.fullmatch(self.name) is None:
-            raise ValueError(f"name must be letters, digits, '.', '_' and '-', got {self.name!r}")
+        check_name(self.name)
         if self.notify is not None and len([part for part in self.notify.split("/") if part]) != 2:
             raise ValueError(f"notify must be type/name of a Prefect block, got {self.notify!r}")
-        try:
-            ZoneInfo(self.timezone)
-        except (KeyError, OSError, ValueError) as error:
-            raise ValueError(f"timezone: there is no zone {self.timezone!r}") from error
-        next_fires(self.cron, self.timezone, datetime.now(UTC), 1)
+        check_cron(self.cron, self.timezone)
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for what Prefect would not take as the name of a deployment."""
+    if NAME.fullmatch(name) is None:
+        raise ValueError(f"name must be letters, digits, '.', '_' and '-', got {name!r}")
+
+
+def check_cron(cron: str, timezone: str) -> None:
+    """Raise ValueError for a zone that there is not, and for a cron that is none or never fires."""
+    try:
+        ZoneInfo(timezone)
+    except (KeyError, OSError, ValueError) as error:
+        raise ValueError(f"timezone: there is no zone {timezone!r}") from error
+    next_fires(cron, timezone, datetime.now(UTC), 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainScheduleSettings:
+    """When a cycle of retraining is begun."""
+
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
+
+    cron: str | None = None
+    """As in `[schedule]`; without one only alarms begin a cycle."""
+    timezone: str = "UTC"
+    """As in `[schedule]`."""
+    name: str = "retrain"
+    """Of the Prefect deployment."""
+    on_alarms: tuple[AlarmName, ...] = ()
+    """Alarms of the nights (`[alarms]` sets their limits) that begin a cycle, but for `retrain.cooldown_hours`."""
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if self.cron is None and not self.on_alarms:
+            raise ValueError("give a cron, or on_alarms, or both: nothing would ever begin a cycle")
+        if self.cron is not None:
+            check_cron(self.cron, self.timezone)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +93,15 @@ class ServedTables:
     __pydantic_config__: ClassVar = FORBID_UNKNOWN
 
     schedule: ScheduleSettings
+    retrain_schedule: RetrainScheduleSettings | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedRetraining:
+    """What is retrained, and when."""
+
+    config: RetrainConfig
+    schedule: RetrainScheduleSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +110,7 @@ class NightlyConfig:
 
     label: LabelRunConfig
     schedule: ScheduleSettings
+    retraining: ServedRetraining | None = None
 
 
 def load_nightly_config(file: Path) -> NightlyConfig:
@@ -78,7 +123,13 @@ def load_nightly_config(file: Path) -> NightlyConfig:
     tables = {name: settings.pop(name) for name in ServedTables.__dataclass_fields__ if name in settings}
     _refuse_settings_of_one_run(settings)
     served = validate_settings(ServedTables, tables)
-    return NightlyConfig(label=load_config(None, [], {}, settings), schedule=served.schedule)
+    retraining = None
+    if served.retrain_schedule is not None:
+        retraining = ServedRetraining(config=retrain_config(settings), schedule=served.retrain_schedule)
+        if served.retrain_schedule.name == served.schedule.name:
+            raise ConfigError("retrain_schedule.name", f"{served.schedule.name} is the name of the nights' schedule")
+    settings.pop("retrain", None)
+    return NightlyConfig(label=load_config(None, [], {}, settings), schedule=served.schedule, retraining=retraining)
 
 
 def _refuse_settings_of_one_run(settings: dict[str, Any]) -> None:

@@ -53,7 +53,17 @@ def plan(
     from tasks.plan_run import preview_run
     from tasks.run_request import NothingToDo
 
-    settings = label_config(source, out, models, config, assignments, scheduler, workers, run_id, relabel)
+    settings = label_config(
+        source,
+        out,
+        models=models,
+        config=config,
+        assignments=assignments,
+        scheduler=scheduler,
+        workers=workers,
+        run_id=run_id,
+        relabel=relabel,
+    )
     with busy_bar("plan"):
         preview = preview_run(to_request(settings))
     if isinstance(preview, NothingToDo):

@@ -5,11 +5,10 @@ Text only; the figures are those of the run's row in ``runs_table``.
 
 from __future__ import annotations
 
-import json
-
 from cdmodel.alarms import Alarm
 from storage.run_record import RunRecord
 from tasks.audit_run import alarms_of, watched
+from tasks.report_costs import budget_facts
 
 FLOPS_PER_GFLOP = 1e9
 BYTES_PER_MB = 1e6
@@ -51,18 +50,15 @@ def _costs(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def _budget(record: RunRecord) -> list[tuple[str, str]]:
-    if record.budget_json is None:
+    budget = budget_facts(record)
+    if budget is None:
         return []
     parts = [
-        f"{unit} {limit:.4g}" if spent is None else f"{unit} {spent:.4g} of {limit:.4g}"
-        for unit, (limit, spent) in _limits(record.budget_json).items()
+        f"{one.unit} {one.limit:.4g}" if one.spent is None else f"{one.unit} {one.spent:.4g} of {one.limit:.4g}"
+        for one in budget.limits
     ]
-    left_out = f"{record.clips_unfunded} clips of {record.videos_unfunded} videos did not fit"
+    left_out = f"{budget.clips_unfunded} clips of {budget.videos_unfunded} videos did not fit"
     return [("budget", f"{', '.join(parts)}; {left_out}")]
-
-
-def _limits(budget_json: str) -> dict[str, tuple[float, float | None]]:
-    return {unit: (facts["limit"], facts["spent"]) for unit, facts in json.loads(budget_json).items()}
 
 
 def _savings(record: RunRecord) -> list[tuple[str, str]]:

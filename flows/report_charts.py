@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from cdmodel.types import ClipRecord
-from flows import report_wording as words
+from flows import wording as words
 from tasks.report_facts import ConfidenceBin, LabelShare, ReliabilityBin, RunPoint
 
 PLOT_WIDTH, PLOT_HEIGHT = 360.0, 210.0
@@ -21,6 +22,7 @@ TIMELINE_HEIGHT = 48.0
 MAX_SEGMENTS = 120
 """Of a timeline: more clips than that are drawn together."""
 ESCALATION_SCALES = (0.1, 0.25, 0.5, 1.0)
+UNKNOWN_CONFIDENCE = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +61,9 @@ class Trend:
 
     name: str
     latest: str
+    """Of the report's own run; a dash where that did not measure it."""
     path: str
-    """Data of an SVG path; empty for a single run."""
+    """Data of an SVG path; empty where no two neighbouring runs have the figure."""
     points: tuple[Mark, ...]
     intervals: tuple[Mark, ...]
     lowest: str
@@ -182,9 +185,6 @@ def _segment(clips: Sequence[ClipRecord], length_seconds: float, label_names: Ma
     )
 
 
-UNKNOWN_CONFIDENCE = "unknown"
-
-
 def _confidence(clip: ClipRecord) -> float | None:
     return clip.teacher_confidence if clip.scored_by == "teacher" else clip.student_confidence
 
@@ -227,15 +227,23 @@ def _trend(
             intervals.append(
                 Mark(x=x(number), y=y(band[1]), width=1, height=y(band[0]) - y(band[1]), kind="interval", title=title)
             )
-    path = "M" + " L".join(f"{point.x:.1f} {point.y:.1f}" for point in points) if len(points) > 1 else ""
     return Trend(
         name=name,
-        latest=words.percent(measured[-1][2]),
-        path=path,
+        latest=words.percent(figure(history[-1])),
+        path=_path([number for number, _, _ in measured], points),
         points=tuple(points),
         intervals=tuple(intervals),
         lowest=words.percent(min(value for _, _, value in measured)),
         highest=words.percent(max(value for _, _, value in measured)),
+    )
+
+
+def _path(numbers: Sequence[int], points: Sequence[Mark]) -> str:
+    """Return lines between the points of neighbouring runs: across a gap nothing is known."""
+    return " ".join(
+        f"M{before.x:.1f} {before.y:.1f} L{point.x:.1f} {point.y:.1f}"
+        for (first, before), (second, point) in pairwise(zip(numbers, points, strict=True))
+        if second == first + 1
     )
 
 

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from cdmodel.alarms import Alarm
 from flows import report_charts as charts
-from flows import report_wording as words
+from flows import wording as words
 from storage.uri import base_name
 from tasks.audit_run import alarms_of
 from tasks.report_costs import (

@@ -106,6 +106,9 @@ def _retry_config(
     from flows.config import load_config
 
     defaults = _settings_of(store, base.header.run_id)
+    if base.header.bundle_asked is not None and defaults.get("models", {}).get("bundle") == base.header.bundle_asked:
+        # The alias may mean another bundle by now; what failed is tried again with the one that it failed under.
+        defaults["models"] = {**defaults["models"], "bundle": base.header.bundle_uri}
     if scheduler is not None or workers is not None:
         # A local cluster's workers and the address of another one exclude each other.
         cluster = defaults.get("cluster", {})

@@ -33,14 +33,19 @@ from prefect.runner import Runner
 from prefect.states import Crashed
 
 from cdmodel.errors import ConfigError, RunError
-from flows.automations import HEARTBEAT_SECONDS, find_notification, replace_automations
+from flows.automations import (
+    HEARTBEAT_SECONDS,
+    find_notification,
+    replace_automations,
+    replace_retrain_automation,
+)
 from flows.command import say
 from flows.config import to_request
-from flows.deployments import FLOW_NAME, add_nightly
+from flows.deployments import FLOW_NAME, RETRAIN_FLOW_NAME, add_nightly, add_retraining
 from flows.embedded_prefect import scheduling_server
 from flows.fire_times import last_fire, next_fires, why_catch_up
 from flows.interruption import unwind_within
-from flows.nightly_config import NightlyConfig
+from flows.nightly_config import NightlyConfig, ServedRetraining
 from flows.prefect_runs import KILLED_BEFORE_SERVING, SERVED, RunsOfOut, close_dead_runs, is_known_alive, tagged
 from flows.run_hooks import tell_crashed
 from tasks.last_night import LastNight, read_last_night
@@ -68,7 +73,11 @@ def serve_nightly(config: NightlyConfig) -> None:
         standing = _find_deployment(client, config.schedule.name)
         notification = find_notification(client, config.schedule.notify)
         with _RunnerThread(config) as runner:
-            automations = replace_automations(client, config.schedule.name, runner.deployment_id, notification)
+            automations = [*replace_automations(client, config.schedule.name, runner.deployment_id, notification)]
+            if config.retraining is not None and runner.retrain_id is not None:
+                alarm = replace_retrain_automation(client, config.retraining, runner.retrain_id)
+                automations += [] if alarm is None else [alarm]
+                _drop_late_runs(client, runner.retrain_id)
             runs = close_dead_runs(client, config.label.out)
             _tell_closed(runs)
             _drop_late_runs(client, runner.deployment_id)
@@ -126,7 +135,20 @@ def _announce(config: NightlyConfig, url: str, deployment_id: UUID, automations:
     say(f"serving {FLOW_NAME}/{schedule.name}: {config.label.source} into {config.label.out}")
     say(f"Prefect: {url.removesuffix('/api')}/deployments/deployment/{deployment_id}")
     say(f"automations: {', '.join(automations)}")
-    say(f"next runs: {', '.join(f'{fire:%a %Y-%m-%d %H:%M %Z}' for fire in fires)}")
+    say(f"next runs: {_listed(fires)}")
+    if config.retraining is not None:
+        _announce_retraining(config.retraining)
+
+
+def _announce_retraining(served: ServedRetraining) -> None:
+    schedule = served.schedule
+    say(f"serving {RETRAIN_FLOW_NAME}/{schedule.name}: students for {served.config.retrain.registry}")
+    if schedule.cron is not None:
+        say(f"next cycles: {_listed(next_fires(schedule.cron, schedule.timezone, datetime.now(UTC), SHOWN_FIRES))}")
+
+
+def _listed(fires: Sequence[datetime]) -> str:
+    return ", ".join(f"{fire:%a %Y-%m-%d %H:%M %Z}" for fire in fires)
 
 
 def _catch_up(
@@ -179,7 +201,7 @@ class _RunnerThread:
     def __init__(self, config: NightlyConfig) -> None:
         self._config = config
         self._runner = Runner(name="cdlabel-serve", heartbeat_seconds=HEARTBEAT_SECONDS)
-        self._deployed: Future[UUID] = Future()
+        self._deployed: Future[tuple[UUID, UUID | None]] = Future()
         self._may_run: Future[None] = Future()
         self._ended: Future[None] = Future()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -187,9 +209,9 @@ class _RunnerThread:
         self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name="runner", daemon=True)
 
     def __enter__(self) -> _RunnerThread:
-        """Register the deployment."""
+        """Register the deployments."""
         self._thread.start()
-        self.deployment_id = self._deployed.result()
+        self.deployment_id, self.retrain_id = self._deployed.result()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -216,7 +238,9 @@ class _RunnerThread:
 
     async def _serve(self) -> None:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        self._deployed.set_result(await add_nightly(self._runner, self._config))
+        nightly = await add_nightly(self._runner, self._config)
+        served = self._config.retraining
+        self._deployed.set_result((nightly, None if served is None else await add_retraining(self._runner, served)))
         await asyncio.wrap_future(self._may_run)
         await self._runner.start()
 

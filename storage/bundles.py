@@ -1,4 +1,8 @@
-"""Brings a model bundle to this machine: a folder stays where it is, a URL is fetched once and kept by content."""
+"""Brings a model bundle to this machine: a folder stays where it is, a URL is fetched once and kept by content.
+
+A bundle is named by its folder or URL, or by ``REGISTRY@NAME``, where NAME is an alias or a version in that registry. An
+alias may mean another bundle a moment later: whatever needs one bundle throughout asks ``pin_bundle`` once.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from cdmodel.bundle import (
@@ -19,24 +24,78 @@ from cdmodel.bundle import (
 )
 from cdmodel.errors import BundleError, StorageError, UsageError
 from storage.filesystem import Store, absolute_uri, open_store
-from storage.uri import is_local
+from storage.registry import open_registry
+from storage.uri import is_local, local_path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleReference:
+    """A bundle named by its registry: ``s3://models@production``."""
+
+    registry: str
+    """Path or URL, as it was written."""
+    name: str
+    """Alias or version."""
+
+
+def as_reference(uri: str | None) -> BundleReference | None:
+    """Return what ``REGISTRY@NAME`` says; None for the folder or URL of a bundle, a folder with an @ that exists included."""
+    if uri is None or "@" not in uri.rpartition("/")[2]:
+        return None
+    if is_local(uri) and Path(local_path(uri)).expanduser().exists():
+        return None
+    registry, _, name = uri.rpartition("@")
+    return BundleReference(registry=registry, name=name)
+
+
+def absolute_bundle(uri: str) -> str:
+    """Return the one name of a bundle, whatever the working directory; an alias stays one.
+
+    Raises:
+        UsageError: an empty name.
+    """
+    reference = as_reference(uri)
+    return absolute_uri(uri) if reference is None else f"{absolute_uri(reference.registry)}@{reference.name}"
+
+
+def pin_bundle(uri: str | None) -> str | None:
+    """Return the folder or URL of the bundle that is meant now: it means the same ever after. None stays None.
+
+    Raises:
+        RegistryError: the registry is none, or knows no such alias or version.
+        StorageError: the registry cannot be read.
+    """
+    reference = as_reference(uri)
+    if reference is None:
+        return uri
+    registry = open_registry(reference.registry)
+    return registry.bundle_uri(registry.resolve(reference.name))
+
+
+def bundle_stands(uri: str | None) -> bool:
+    """Tell whether a folder or URL holds a bundle, whatever its state; the one that ships with the project always does.
+
+    Raises:
+        StorageUnavailable: it cannot be told.
+    """
+    return uri is None or open_store(uri).exists(MANIFEST_NAME)
 
 
 def local_bundle(uri: str | None) -> Path:
     """Return the local folder of a bundle; None is the one that ships with the project. Checks nothing of its content.
 
     Raises:
-        BundleError: it cannot be fetched, or names a registry, which this version does not know.
+        BundleError: it cannot be fetched.
+        RegistryError: its registry is none, or knows no such alias or version.
     """
-    if uri is None:
+    pinned = pin_bundle(uri)
+    if pinned is None:
         return DEMO_BUNDLE
-    if "@" in uri.rpartition("/")[2] and not Path(uri).exists():
-        raise BundleError(uri, "REGISTRY@alias is not known to this version; name the bundle's folder or URL")
     try:
-        root = absolute_uri(uri)
+        root = absolute_uri(pinned)
         return Path(root) if is_local(root) else _fetch(open_store(root))
     except (StorageError, UsageError) as error:
-        raise BundleError(uri, f"the bundle cannot be fetched: {error.reason}") from error
+        raise BundleError(pinned, f"the bundle cannot be fetched: {error.reason}") from error
 
 
 def _fetch(store: Store) -> Path:

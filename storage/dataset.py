@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import assert_never, get_args
 
@@ -71,16 +72,17 @@ def _from_place(source: str, rules: CorpusRules | None, videos: str | None, labe
 
 
 def _from_manifest(manifest: str, rules: CorpusRules, label_kind: LabelKind) -> tuple[LabeledVideo, ...]:
-    rows = read_manifest_rows(manifest, ("label", "group", "split"), rules.roots)
+    rows = read_manifest_rows(manifest, ("label", "group", "split", "weight"), rules.roots)
     labels = _labels(manifest, rows, label_kind)
     splits = [_to_split(manifest, row, cell) for row, cell in enumerate(rows.cells("split"), start=1)]
     if len({split is None for split in splits}) > 1:
         raise SourceError(manifest, "column split is filled in some rows only; fill it in all, or leave it out")
+    weights = [_to_weight(manifest, row, cell) for row, cell in enumerate(rows.cells("weight"), start=1)]
     uris = [storable_uri(uri) for uri in rows.uris]
     videos = look_up_videos(uris, [video_id_of(uri) for uri in uris])
     return tuple(
-        LabeledVideo(video=video, labels=names, group=group or video.uri, split=split)
-        for video, names, group, split in zip(videos, labels, rows.cells("group"), splits, strict=True)
+        LabeledVideo(video=video, labels=names, group=group or video.uri, split=split, weight=weight)
+        for video, names, group, split, weight in zip(videos, labels, rows.cells("group"), splits, weights, strict=True)
     )
 
 
@@ -131,6 +133,19 @@ def _to_split(manifest: str, row: int, cell: str | None) -> Split | None:
         if cell == split:
             return split
     raise SourceError(manifest, f"row {row}: split {cell!r} is unknown; use {', '.join(SPLITS)}")
+
+
+def _to_weight(manifest: str, row: int, cell: str | None) -> float:
+    """Return how much a video counts; an empty cell is 1."""
+    if cell is None:
+        return 1.0
+    try:
+        weight = float(cell)
+    except ValueError:
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise SourceError(manifest, f"row {row}: weight {cell!r} is not a number above 0")
+    return weight
 
 
 def _refuse_several_labels(source: str, videos: Sequence[LabeledVideo], label_kind: LabelKind) -> None:

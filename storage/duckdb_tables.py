@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import duckdb
 import pyarrow as pa
 
-from cdmodel.errors import DamagedObject, StorageUnavailable
+from cdmodel.errors import DamagedObject, StorageError, StorageUnavailable
 from storage.filesystem import Store
 from storage.parquet import open_parquet
 from storage.prediction_schema import PARTITIONS
@@ -90,6 +90,7 @@ def store_failures(store: Store) -> Iterator[None]:
 
     Raises:
         StorageUnavailable: the store failed while DuckDB read from it.
+        DamagedObject: on a disk, where there is no driver: what stands in a file cannot be understood.
     """
     try:
         yield
@@ -99,14 +100,36 @@ def store_failures(store: Store) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def damage_named(store: Store) -> Iterator[None]:
+    """Run SQL of our own over rows: it is right, so that what DuckDB has to say of them is that a file is damaged.
+
+    Raises:
+        DamagedObject: rows cannot be read; ``cdlabel verify`` tells which file it is.
+        StorageUnavailable: as ``store_failures``.
+    """
+    with store_failures(store):
+        try:
+            yield
+        except (duckdb.DataError, duckdb.ProgrammingError) as error:
+            raise _damage(store, error) from error
+
+
 def read_files(store: Store, names: Sequence[str]) -> str:
     """Return the DuckDB expression that reads these files as one table."""
     return f"read_parquet({_listed(store, names)}, union_by_name = true, hive_partitioning = false)"
 
 
-def _store_failure(store: Store, error: duckdb.Error) -> StorageUnavailable:
+def _store_failure(store: Store, error: duckdb.Error) -> StorageError:
     """Return our error for a driver's whose traceback DuckDB has made its message: the last line tells the reason."""
+    if store.staging is not None:
+        return _damage(store, error)
     return StorageUnavailable(store.root, f"the store failed: {str(error).strip().splitlines()[-1]}")
+
+
+def _damage(store: Store, error: duckdb.Error) -> DamagedObject:
+    said = " ".join(str(error).split())
+    return DamagedObject(store.root, f"a file of its tables is damaged, cdlabel verify names it ({said})")
 
 
 def _listed(store: Store, names: Sequence[str]) -> str:

@@ -19,7 +19,14 @@ from storage.lookahead import map_ahead
 from storage.parquet import damaged
 from storage.prediction_schema import SCHEMA_VERSION
 from storage.publish import PublishedFile, PublishedRun, read_success
-from storage.run_layout import COMPACTED, generation_folder, manifest_name, run_row_name
+from storage.run_layout import (
+    COMPACTED,
+    RUNS_TABLE,
+    generation_folder,
+    is_retrain_row,
+    manifest_name,
+    run_row_name,
+)
 from storage.run_store import read_state, run_ids
 from storage.uri import base_name
 
@@ -74,12 +81,17 @@ def published_tables(store: Store) -> PublishedTables:
         (state.header for state in states if state is not None and state.finished), key=lambda header: header.created_at
     )
     markers = list(map_ahead(partial(read_success, store), [header.run_id for header in finished]))
-    rows = tuple(run_row_name(header.run_id) for header in finished)
+    cycles = (name for name in map(_row_name, store.children(RUNS_TABLE)) if is_retrain_row(name))
+    rows = (*(run_row_name(header.run_id) for header in finished), *cycles)
     return PublishedTables(
         compacted=() if newest is None else tuple(file.name for file in newest.files),
         published=tuple(file.name for marker in markers for file in marker.files),
         run_rows=rows if newest is None else (newest.runs_table.name, *rows),
     )
+
+
+def _row_name(file: str) -> str:
+    return f"{RUNS_TABLE}/{file}"
 
 
 def newest_generation(store: Store) -> Generation | None:

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from cdmodel.errors import OutputError, StorageError, UsageError
-from storage.filesystem import STAGING, Store, probe
+from storage.filesystem import STAGING, Store, open_store, probe
 from storage.run_layout import COMPACTED, PREDICTIONS, RUNS, RUNS_TABLE
+from storage.uri import base_name, is_local, parent_uri
 
 OURS = frozenset({PREDICTIONS, RUNS_TABLE, RUNS, COMPACTED, STAGING})
 
@@ -43,6 +44,19 @@ def check_writable(store: Store) -> bool:
     except (StorageError, OSError) as error:
         reason = error.reason if isinstance(error, StorageError) else error.strerror
         raise OutputError(store.root, f"OUT cannot be written: {reason}") from error
+
+
+def open_place(uri: str) -> tuple[Store, str]:
+    """Return the store of the folder that a new object is to lie in, and its name there; ``uri`` is absolute.
+
+    Raises:
+        OutputError: it names a whole bucket or host.
+        UsageError: the protocol is unknown, or its driver is not installed.
+    """
+    folder = parent_uri(uri)
+    if not is_local(uri) and is_local(folder):
+        raise OutputError(uri, f"names no object; name one in it, such as {uri}/labels")
+    return open_store(folder), base_name(uri)
 
 
 def _nearest_folder(folder: Path) -> Path:

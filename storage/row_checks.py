@@ -9,12 +9,21 @@ import pyarrow as pa
 
 from storage.duckdb_tables import connect_for_large_work, create_table_view, read_files
 from storage.filesystem import Store
-from storage.prediction_schema import PREDICTION_SCHEMA
+from storage.prediction_schema import PREDICTION_SCHEMA, PUBLISHED_SCHEMA
 from storage.run_layout import plan_name
 from storage.run_store import RunHeader
 
-COUNTED = ("videos_labeled", "videos_partial", "videos_failed", "clips_planned", "clips_student", "clips_teacher")
-"""Columns of a run's row that follow from its rows of predictions."""
+COUNTED = {
+    "videos_labeled": "count_if(status = 'labeled')",
+    "videos_partial": "count_if(status = 'partial')",
+    "videos_failed": "count_if(status = 'failed')",
+    "clips_planned": "coalesce(sum(clips_planned), 0)::bigint",
+    "clips_student": "coalesce(sum(clips_student), 0)::bigint",
+    "clips_teacher": "coalesce(sum(clips_teacher), 0)::bigint",
+    "audit_videos": "count_if(audited)",
+    "audit_agreement": "avg((label_id = teacher_label_id)::int) filter (audited)",
+}
+"""Columns of a run's row that follow from its rows of predictions, and how; an average of no rows is null."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,16 +55,11 @@ def uneven_videos(store: Store, run: RunRows) -> list[UnevenVideo]:
     return [UnevenVideo(video_id=video_id, planned=planned, rows=rows) for video_id, planned, rows in found]
 
 
-def count_rows(store: Store, names: Sequence[str]) -> dict[str, int]:
+def count_rows(store: Store, names: Sequence[str]) -> dict[str, int | float | None]:
     """Return what a run's rows add up to, by the names of ``COUNTED``."""
-    if not names:
-        return dict.fromkeys(COUNTED, 0)
     with connect_for_large_work(store) as connection:
-        counts = connection.execute(
-            f"""select count_if(status = 'labeled'), count_if(status = 'partial'), count_if(status = 'failed'),
-            sum(clips_planned)::bigint, sum(clips_student)::bigint, sum(clips_teacher)::bigint
-            from {read_files(store, names)}"""
-        ).fetchone()
+        create_table_view(connection, store, "rows_of_run", names, PUBLISHED_SCHEMA)
+        counts = connection.execute(f"select {', '.join(COUNTED.values())} from rows_of_run").fetchone()
     return dict(zip(COUNTED, counts or (), strict=True))
 
 

@@ -8,6 +8,8 @@ PREDICTIONS = "predictions"
 RUNS_TABLE = "runs_table"
 RUNS = "runs"
 COMPACTED = "compacted"
+RETRAIN_PREFIX = "retrain-"
+"""Of the run ids of retraining cycles; no labeling run is called so."""
 
 
 def plan_name(run_id: str) -> str:
@@ -89,3 +91,8 @@ def compacted_runs_name(generation: str) -> str:
 def run_row_name(run_id: str) -> str:
     """Return the name of the file that holds the run's row."""
     return f"{RUNS_TABLE}/{run_id}.parquet"
+
+
+def is_retrain_row(name: str) -> bool:
+    """Tell whether the object holds the row of a retraining cycle, which has no folder below ``runs/``."""
+    return name.startswith(f"{RUNS_TABLE}/{RETRAIN_PREFIX}")

@@ -61,7 +61,7 @@ class RunHeader:
     fingerprint: str
     model_version: str
     bundle_uri: str | None
-    """None is the bundle that ships with the project."""
+    """Folder or URL, never an alias. None is the bundle that ships with the project."""
     source: str
     corpus: str
     run_date: date
@@ -83,6 +83,8 @@ class RunHeader:
     """Of a run that labels again what failed: the kinds it was asked for, none for all; None of any other run."""
     carry_over: bool = False
     """Videos were planned again some of whose clips had not fitted the budget of an earlier run."""
+    bundle_asked: str | None = None
+    """``REGISTRY@NAME`` as it was asked for; ``bundle_uri`` is what that meant when the run was planned. None: no such."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

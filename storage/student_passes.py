@@ -5,7 +5,7 @@ Kept until the run is published. Written and adopted like a shard's object (``ru
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -99,10 +99,19 @@ def passes_log_name(shard_id: str) -> str:
 
 def pass_winners(store: Store, run_id: str, fingerprint: str) -> dict[str, str]:
     """Return, by the name in the log, the attempt whose passes stand; empty for a run without a student's stage."""
-    receipts = map_ahead(
-        lambda shard_id: read_pass_receipt(store, run_id, shard_id, fingerprint), committed_passes(store, run_id)
-    )
+    receipts = read_pass_receipts(store, run_id, fingerprint, committed_passes(store, run_id))
     return {passes_log_name(receipt.shard_id): receipt.attempt_id for receipt in receipts}
+
+
+def read_pass_receipts(
+    store: Store, run_id: str, fingerprint: str, shard_ids: Collection[str]
+) -> tuple[PassReceipt, ...]:
+    """Return the summaries of the passes over these shards, ascending by shard; reads footers only.
+
+    Raises:
+        DamagedObject: as ``read_pass_receipt``.
+    """
+    return tuple(map_ahead(lambda shard_id: read_pass_receipt(store, run_id, shard_id, fingerprint), sorted(shard_ids)))
 
 
 def read_pass_receipt(store: Store, run_id: str, shard_id: str, fingerprint: str) -> PassReceipt:

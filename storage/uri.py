@@ -106,3 +106,9 @@ def lies_inside(uri: str, folder: str) -> bool:
     """Tell whether an absolute name lies below ``folder``, also absolute. ``..`` in a URL is never inside."""
     prefix = folder if folder.endswith("/") else folder + "/"
     return uri.startswith(prefix) and ".." not in uri.split("/")
+
+
+def root_of(uri: str) -> str:
+    """Return the largest place that a URI lies in: the root of the disk, or its bucket."""
+    protocol, path = split_url(uri)
+    return "/" if is_local(uri) else f"{protocol}://{path.lstrip('/').partition('/')[0]}"

@@ -28,6 +28,7 @@ from storage.run_layout import (
     attempts_folder,
     config_name,
     generation_folder,
+    is_retrain_row,
     manifest_name,
     passes_folder,
     run_row_name,
@@ -193,6 +194,8 @@ def _tables_by_run(store: Store) -> dict[str, list[StoredObject]]:
     """Return the files of the tables whose names are ours, by the run that their name tells."""
     found: dict[str, list[StoredObject]] = {}
     for item in (*store.list(PREDICTIONS), *store.list(RUNS_TABLE)):
+        if is_retrain_row(item.name):
+            continue
         match = _OUR_FILE.fullmatch(item.name)
         run_id = match["run_id"] if match else base_name(item.name).removesuffix(".parquet")
         if match or item.name == run_row_name(run_id):

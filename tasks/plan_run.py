@@ -17,6 +17,7 @@ from pathlib import PurePosixPath
 
 from cdmodel.errors import ConfigError, RunError
 from cdmodel.types import Shard
+from storage.bundles import as_reference, bundle_stands
 from storage.filesystem import Store, absolute_uri, open_store
 from storage.output import check_output, check_writable
 from storage.plan_decision import read_decision
@@ -92,8 +93,8 @@ def _try_to_open(store: Store, request: RunRequest, plan: LabelingPlan, known: f
 
 def _preview(store: Store, request: RunRequest) -> _Preview:
     check_output(store)
-    work = resolve_work(request)
     runs = list_runs(store)
+    work = _work_of(request, runs)
     known = frozenset(run.header.run_id for run in runs)
     resumable = _find_resumable(store, runs, request, work.fingerprint)
     if resumable is not None:
@@ -113,6 +114,7 @@ def _preview(store: Store, request: RunRequest) -> _Preview:
         header=_new_header(store, request, work, pending, shards, known),
         shards=shards,
         resumed=False,
+        bundle=work.bundle,
         sampling=work.sampling,
         cascade=work.cascade,
         videos_tried_again=pending.tried_again,
@@ -124,21 +126,40 @@ def _resume(request: RunRequest, run: RunState, work: Work) -> LabelingPlan | No
     header = run.header
     if run.finished:
         return NothingToDo(out=request.out, videos_skipped=header.videos, finished_run_id=header.run_id, planned_by=())
-    return LabelingPlan(header=header, shards=None, resumed=True, sampling=work.sampling, cascade=work.cascade)
+    return LabelingPlan(
+        header=header, shards=None, resumed=True, bundle=work.bundle, sampling=work.sampling, cascade=work.cascade
+    )
+
+
+def _work_of(request: RunRequest, runs: Sequence[RunState]) -> Work:
+    """Complete the request. An alias means what it meant when the run was planned that would go on, moved since or not."""
+    asked = _bundle_asked(request)
+    began = [run.header for run in runs if asked and run.header.bundle_asked == asked and _may_go_on(run, request)]
+    for header in reversed(began):
+        if not bundle_stands(header.bundle_uri):
+            logger.warning("run %s stays unfinished: its bundle %s is gone", header.run_id, header.bundle_uri)
+            continue
+        work = resolve_work(replace(request, bundle=header.bundle_uri))
+        if work.fingerprint == header.fingerprint:
+            return work
+    return resolve_work(request)
+
+
+def _may_go_on(run: RunState, request: RunRequest) -> bool:
+    """Tell whether a run is the one that is asked for, if only models and settings are the same."""
+    if request.run_id is not None:
+        return run.header.run_id == request.run_id
+    return (
+        not run.finished
+        and run.header.source == absolute_uri(request.source)
+        and run.header.retry_reasons == request.retry_reasons
+    )
 
 
 def _find_resumable(store: Store, runs: Sequence[RunState], request: RunRequest, fingerprint: str) -> RunState | None:
     if request.run_id is not None:
         return _find_named(store, runs, request.run_id, fingerprint)
-    source = absolute_uri(request.source)
-    same_work = [
-        run
-        for run in runs
-        if not run.finished
-        and run.header.fingerprint == fingerprint
-        and run.header.source == source
-        and run.header.retry_reasons == request.retry_reasons
-    ]
+    same_work = [run for run in runs if run.header.fingerprint == fingerprint and _may_go_on(run, request)]
     return max(same_work, key=lambda run: run.header.created_at, default=None)
 
 
@@ -170,7 +191,7 @@ def _new_header(
         run_id=request.run_id or _new_run_id(store, now, shards, known),
         fingerprint=work.fingerprint,
         model_version=work.model_version,
-        bundle_uri=request.bundle,
+        bundle_uri=work.bundle,
         source=pending.source,
         corpus=request.corpus or _corpus_name(pending.source),
         run_date=now.date(),
@@ -184,7 +205,12 @@ def _new_header(
         videos_quarantined=pending.quarantined,
         retry_reasons=request.retry_reasons,
         carry_over=request.carry_over,
+        bundle_asked=_bundle_asked(request),
     )
+
+
+def _bundle_asked(request: RunRequest) -> str | None:
+    return None if as_reference(request.bundle) is None else request.bundle
 
 
 def _new_run_id(store: Store, now: datetime, shards: tuple[Shard, ...], known: frozenset[str]) -> str:

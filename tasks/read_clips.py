@@ -121,7 +121,13 @@ def _collect(store: ClipStore, videos: Sequence[LabeledVideo], labels: Sequence[
         clips_V=np.array([clips for _, clips in read], dtype=np.int64),
         groups=tuple(video.group for video, _ in read),
         videos=tuple(video.video.uri for video, _ in read),
+        weight_V=_weights([video.weight for video, _ in read]),
     )
+
+
+def _weights(weights: Sequence[float]) -> NDArray[np.float64] | None:
+    """Return the weights where they differ: equal ones draw as if there were none."""
+    return None if len(set(weights)) <= 1 else np.array(weights, dtype=np.float64)
 
 
 def _refuse_lost_classes(videos: Sequence[LabeledVideo], train: RoleClips, labels: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from cdmodel.cost import ComputeCost
 from storage.filesystem import Store, open_store
 from storage.run_record import read_run_row
 from storage.run_store import RunState, find_run, read_receipts
+from storage.student_passes import committed_passes, read_pass_receipts
 from tasks.finish_run import add_up
 
 
@@ -22,11 +23,14 @@ class RunStatus:
     videos_partial: int
     videos_failed: int
     videos_pending: int
+    videos_scored: int
+    """Of those pending, in a run with a budget: the student has seen them."""
     shards: int
     shards_done: int
     clips_planned: int
     clips_teacher: int
     cost: ComputeCost
+    """Of what is labeled, and of what the student has seen."""
 
 
 def read_status(out: str, run_id: str | None) -> RunStatus:
@@ -34,7 +38,7 @@ def read_status(out: str, run_id: str | None) -> RunStatus:
 
     Raises:
         RunError: there is no such run.
-        DamagedObject: a plan, a shard's object or the run's row was changed.
+        DamagedObject: a plan, an object of a shard or the run's row was changed.
         NewerSchema: a newer version of this project planned the run.
     """
     store = open_store(out)
@@ -53,6 +57,7 @@ def _of_finished(store: Store, run: RunState) -> RunStatus:
         videos_partial=record.videos_partial,
         videos_failed=record.videos_failed,
         videos_pending=0,
+        videos_scored=0,
         shards=run.header.shards,
         shards_done=run.header.shards,
         clips_planned=record.clips_planned,
@@ -66,6 +71,9 @@ def _of_unfinished(store: Store, run: RunState) -> RunStatus:
     receipts = read_receipts(store, run.header.run_id)
     totals = add_up(receipts)
     done = totals.videos_labeled + totals.videos_partial + totals.videos_failed
+    # A labeled shard's receipt holds the cost of its passes too.
+    only_scored = committed_passes(store, run.header.run_id) - {receipt.shard_id for receipt in receipts}
+    passes = read_pass_receipts(store, run.header.run_id, run.header.fingerprint, only_scored)
     return RunStatus(
         run_id=run.header.run_id,
         finished=False,
@@ -74,9 +82,10 @@ def _of_unfinished(store: Store, run: RunState) -> RunStatus:
         videos_partial=totals.videos_partial,
         videos_failed=totals.videos_failed,
         videos_pending=run.header.videos - done,
+        videos_scored=sum(one.videos for one in passes),
         shards=run.header.shards,
         shards_done=len(receipts),
         clips_planned=totals.clips_planned,
         clips_teacher=totals.clips_teacher,
-        cost=totals.cost,
+        cost=sum((one.cost for one in passes), totals.cost),
     )

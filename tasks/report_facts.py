@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cdmodel.types import ClipRecord, VideoRef
-from storage.duckdb_tables import store_failures
+from storage.duckdb_tables import damage_named
 from storage.filesystem import open_store
 from storage.run_record import RunRecord, read_run_row
 from storage.run_store import RunHeader, find_run
@@ -172,7 +172,7 @@ def gather_report(out: str, run_id: str | None, *, uncertain_videos: int) -> Rep
     if not run.finished or not status.finished:
         return ReportFacts(header=run.header, status=status, record=None, rows=None, history=())
     record = read_run_row(store, run.header.run_id)
-    with connect_views(store) as connection, store_failures(store):
+    with connect_views(store) as connection, damage_named(store):
         return ReportFacts(
             header=run.header,
             status=status,

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from cdmodel.errors import OutputError, StorageError
-from storage.filesystem import open_store
-from storage.uri import absolute_uri, base_name, is_local, parent_uri
+from storage.output import open_place
+from storage.uri import absolute_uri, is_local
 
 
 def write_document(place: str, content: bytes) -> str:
@@ -23,7 +23,8 @@ def write_document(place: str, content: bytes) -> str:
         _replace_file(Path(uri), content)
         return uri
     try:
-        created = open_store(parent_uri(uri)).create(base_name(uri), content)
+        store, name = open_place(uri)
+        created = store.create(name, content)
     except StorageError as error:
         raise OutputError(uri, f"cannot be written: {error.reason}") from error
     if not created:

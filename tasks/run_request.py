@@ -42,6 +42,7 @@ class RunRequest:
     corpus: str | None = None
     corpus_rules: CorpusRules = CorpusRules()  # noqa: RUF009 - frozen
     bundle: str | None = None
+    """Folder, URL or REGISTRY@NAME."""
     sampling: ClipSampling | None = None
     policy: PolicyChoice | None = None
     aggregation: Aggregation | None = None
@@ -73,6 +74,8 @@ class LabelingPlan:
     shards: tuple[Shard, ...] | None
     """None where the plan is already in storage."""
     resumed: bool
+    bundle: str | None
+    """Folder or URL that the workers load, the same one until the run is finished; None is the project's own."""
     sampling: ClipSampling
     cascade: CascadeSettings
     videos_tried_again: int = 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import accumulate, pairwise
 from math import nan
 from typing import Any, Literal, get_args
 
+from cdmodel.budget import BudgetSettings, Unit
 from cdmodel.cost import ComputeCost, PriceTable, cpu_seconds, price_usd
 from cdmodel.cost_estimate import (
     LEVEL,
@@ -22,7 +23,8 @@ from cdmodel.cost_estimate import (
 )
 from cdmodel.errors import ConfigError
 from cdmodel.types import Shard, VideoRef
-from tasks.sample_video import MeasuredVideo
+from tasks.sample_video import MeasuredVideo, ScoutedVideo
+from tasks.scouted_costs import with_teacher
 
 Stage = Literal["decode", "student", "teacher", "read"]
 
@@ -60,17 +62,22 @@ class RunEstimate:
     videos: int
     """All that are left to label, for which everything here is."""
     sampled_videos: int
+    """Seen by the student, or labeled in full where the policy needs the teacher to tell what it asks next."""
     sampled_failures: int
     workers: int
     wall_seconds: Estimate
     cpu_seconds: Estimate
     """Decoding, and the models where they run on CPUs: what the run's row will add up, and what is paid for."""
     gpu_seconds: Estimate
+    teacher_seconds: Estimate
+    """Of the device that the teacher runs on, as ``budget.teacher_gpu_seconds`` counts them; the audit's too."""
     student_flops: Estimate
     teacher_flops: Estimate
     audit_flops: Estimate
     """Of the teacher on the clips that only the audit asks about; the teacher's seconds include theirs."""
     usd: Estimate | None
+    budget_share: float
+    """Share of the clips that the policy wants which the run's budget is expected to pay for; 1 without a budget."""
     stage_seconds: dict[Stage, Estimate]
     """Wall time that each stage keeps one worker busy; decoding goes on beside the models. ``read`` is what neither the
     decoder, nor the models, nor waiting for a core accounts for: waiting for the store."""
@@ -93,11 +100,16 @@ def plan_sample(shards: Sequence[Shard], sample: int, seed: int) -> SamplePlan:
     Raises:
         ConfigError: fewer than two are asked for.
     """
-    if sample < 2:
-        raise ConfigError("--sample", f"must be at least 2: one video does not show how much they differ, got {sample}")
+    refuse_small_sample(sample)
     videos = [video for shard in shards for video in shard.videos]
     design = design_sample(_shares(videos), sample, seed)
     return SamplePlan(shards=tuple(shards), design=design, videos=tuple(videos[place] for place in design.chosen_n))
+
+
+def refuse_small_sample(sample: int) -> None:
+    """Raise ConfigError for a sample that shows no spread."""
+    if sample < 2:
+        raise ConfigError("--sample", f"must be at least 2: one video does not show how much they differ, got {sample}")
 
 
 def estimate_run(plan: SamplePlan, measured: Sequence[MeasuredVideo], setting: RunSetting) -> RunEstimate:
@@ -126,18 +138,63 @@ def estimate_run(plan: SamplePlan, measured: Sequence[MeasuredVideo], setting: R
         ),
         cpu_seconds=total([cpu_seconds(cost) for cost in costs]),
         gpu_seconds=total([cost.gpu_seconds for cost in costs]),
+        teacher_seconds=total([cost.teacher_seconds for cost in costs]),
         student_flops=total([cost.student_flops for cost in costs]),
         teacher_flops=total([cost.teacher_flops for cost in costs]),
         audit_flops=total(audit_flops),
         usd=None
         if setting.prices is None
         else total([price_usd(cost, one.device, setting.prices) for cost, one in zip(costs, sample, strict=True)]),
+        budget_share=1.0,
         stage_seconds=stages,
         slowest_stage=max(stages, key=lambda stage: stages[stage].value),
         startup_seconds=setting.startup_seconds,
         publish_seconds=publish_seconds,
         peak_memory_bytes=setting.workers * max(one.peak_bytes for one in sample),
     )
+
+
+def estimate_scouted(
+    plan: SamplePlan,
+    scouted: Sequence[ScoutedVideo],
+    labeled: Mapping[str, MeasuredVideo],
+    setting: RunSetting,
+    budget: BudgetSettings | None,
+) -> RunEstimate:
+    """Do as ``estimate_run``, from the student's look at all videos of the sample and the teacher's at some of them.
+
+    What a budget does not pay for is left out, as if every clip cost alike; the intervals are those of its share.
+    """
+    found = estimate_run(plan, with_teacher(scouted, labeled), setting)
+    if budget is None or not budget.is_limited:
+        return found
+    student_alone = estimate_run(plan, with_teacher(scouted, labeled, 0.0), setting)
+    share = affordable_share(budget, student_alone, found)
+    if share == 1.0:
+        return found
+    return replace(estimate_run(plan, with_teacher(scouted, labeled, share), setting), budget_share=share)
+
+
+def affordable_share(budget: BudgetSettings, student_alone: RunEstimate, whole: RunEstimate) -> float:
+    """Return the share, 0 to 1, of the teacher's clips that every limit leaves room for; audits are paid for first."""
+    shares = [1.0]
+    for unit, limit in budget.limits.items():
+        least, most = _amount(unit, student_alone), _amount(unit, whole)
+        if most > limit:
+            shares.append((limit - least) / (most - least) if limit > least else 0.0)
+    return min(shares)
+
+
+def _amount(unit: Unit, estimate: RunEstimate) -> float:
+    match unit:
+        case "teacher_flops":
+            return estimate.teacher_flops.value + estimate.audit_flops.value
+        case "teacher_gpu_seconds":
+            return estimate.teacher_seconds.value
+        case "usd":
+            return estimate.usd.value if estimate.usd else 0.0
+        case "wall_clock":
+            return estimate.wall_seconds.value - estimate.publish_seconds
 
 
 def _shares(videos: Sequence[VideoRef]) -> Floats:

@@ -1,29 +1,38 @@
-"""Label one video on a worker, as a run would, for the sake of what it takes; the labels are forgotten."""
+"""Label one video on a worker, as a run would, for the sake of what it takes; the labels are forgotten.
+
+Or have the student alone look at it, which tells what the teacher would be asked.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from cdmodel.budgeted_cascade import cost_of_pass, take_student_pass
 from cdmodel.cost import ComputeCost, require_price
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.errors import VideoError
 from cdmodel.models import CascadeModels
 from cdmodel.pass_choice import PassChooser
 from cdmodel.sampling import ClipGeometry, ClipSampling
-from cdmodel.types import VideoFailure, VideoRef
+from cdmodel.student_pass import StudentPass
+from cdmodel.types import VideoFailure, VideoOutcome, VideoRef
 from tasks.label_shard import LabelingSpec, label_or_fail
+from tasks.video_attempt import OpenVideo, attempt_video
 from tasks.worker_decoder import open_clips, prepare_decoder
 from tasks.worker_models import WorkerModels, load_worker_models
 
+Outcome = TypeVar("Outcome")
 NO_VIDEO = VideoRef(video_id="none", uri=os.devnull, video_version="", size_bytes=0)
 """A decoder that was asked for it has loaded all it needs."""
 
@@ -49,6 +58,17 @@ class MeasuredVideo:
         return self.device != "cpu"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoutedVideo:
+    """What the student's look at one video took, and what it would ask of the teacher."""
+
+    measured: MeasuredVideo
+    """Of the student alone; ``dense_teacher_flops`` is filled in."""
+    clips_wanted: int
+    """Clips that the policy would ask the teacher about."""
+    teacher_flops_per_clip: int
+
+
 def measure_video(video: VideoRef, spec: LabelingSpec) -> MeasuredVideo:
     """Label one video as ``label_shard`` would, keep the cost and forget the labels. A failed video has its cost too.
 
@@ -57,16 +77,65 @@ def measure_video(video: VideoRef, spec: LabelingSpec) -> MeasuredVideo:
     """
     models = _warm_models(spec.models, spec.limits)
     require_price(spec.prices, models.device_name)
+
+    def label() -> VideoOutcome:
+        return label_or_fail(video, models, spec, _passes(spec.launch_id), killed_worker=False)
+
+    outcome, core_wait_seconds = _watched(label)
+    return _measured(video, outcome.cost, models, core_wait_seconds, failed=isinstance(outcome, VideoFailure))
+
+
+def scout_video(video: VideoRef, spec: LabelingSpec) -> ScoutedVideo:
+    """Have the student look at one video and nobody else, keep the cost and what the teacher would be asked.
+
+    Only for policies that ask the teacher once, after the student.
+
+    Raises:
+        BundleError, ConfigError, RunError: as ``label_shard``.
+    """
+    models = _warm_models(spec.models, spec.limits)
+    require_price(spec.prices, models.device_name)
+
+    def look(open_video: OpenVideo) -> StudentPass:
+        with open_video() as clips:
+            return take_student_pass(video, clips, models, spec.cascade)
+
+    def attempt() -> StudentPass | VideoFailure:
+        return attempt_video(video, look, models, spec.sampling, spec.limits, killed_worker=False)
+
+    outcome, core_wait_seconds = _watched(attempt)
+    per_clip = models.teacher.flops_per_clip
+    if isinstance(outcome, VideoFailure):
+        cost, wanted = outcome.cost, 0
+    else:
+        dense = ComputeCost(dense_teacher_flops=per_clip * len(outcome.spans))
+        cost, wanted = cost_of_pass(outcome) + dense, int(outcome.wanted_N.sum())
+    failed = isinstance(outcome, VideoFailure)
+    return ScoutedVideo(
+        measured=_measured(video, cost, models, core_wait_seconds, failed=failed),
+        clips_wanted=wanted,
+        teacher_flops_per_clip=per_clip,
+    )
+
+
+def _watched(work: Callable[[], Outcome]) -> tuple[Outcome, float]:
+    """Return what the work gives, and for how many seconds it was without a core."""
     waited = _core_wait_seconds()
-    outcome = label_or_fail(video, models, spec, _passes(spec.launch_id), killed_worker=False)
+    outcome = work()
+    return outcome, max(_core_wait_seconds() - waited, 0.0)
+
+
+def _measured(
+    video: VideoRef, cost: ComputeCost, models: CascadeModels, core_wait_seconds: float, *, failed: bool
+) -> MeasuredVideo:
     return MeasuredVideo(
         video_id=video.video_id,
-        failed=isinstance(outcome, VideoFailure),
-        cost=outcome.cost,
-        device=outcome.device,
+        failed=failed,
+        cost=cost,
+        device=models.device_name,
         worker=f"{socket.gethostname()}:{os.getpid()}",
         peak_bytes=sum(_peak_bytes(process_id) for process_id in _own_processes()),
-        core_wait_seconds=max(_core_wait_seconds() - waited, 0.0),
+        core_wait_seconds=core_wait_seconds,
     )
 
 

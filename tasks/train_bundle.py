@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from pydantic import JsonValue, TypeAdapter
 
@@ -32,7 +32,7 @@ from cdmodel.descent import SECONDS_BETWEEN_CHECKPOINTS, Keeper, OnProgress
 from cdmodel.errors import OutputError, SourceError
 from cdmodel.network_training import check_networks
 from cdmodel.role_clips import FitRole
-from cdmodel.splits import absent_classes, assign_roles, check_classes
+from cdmodel.splits import MUST_SHOW_ALL, absent_classes, assign_roles, check_classes
 from cdmodel.teacher_judgement import check_folds
 from cdmodel.teacher_source import check_known, describe_teacher, known_labels, write_teacher
 from cdmodel.train_settings import TrainSettings
@@ -76,15 +76,19 @@ class _Plan:
 
     def key(self) -> str:
         """Return the hash of everything that decides the outcome."""
-        videos = {role: [asdict(video) for video in of_role] for role, of_role in self.videos.items()}
         facts = {
             "dataset": self.dataset,
-            "videos": videos,
+            "videos": self.videos_told(),
             "labels": self.labels,
             "settings": _to_json(self.settings),
             "weights": _list_files(self.settings.teacher.weights),
+            "start": _list_files(self.settings.student.start),
         }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return _digest(facts)
+
+    def videos_told(self) -> dict[str, list[dict[str, Any]]]:
+        """Return all of each role, as far as it decides the outcome."""
+        return {role: [asdict(video) for video in of_role] for role, of_role in self.videos.items()}
 
 
 def train_bundle(
@@ -119,7 +123,7 @@ def train_bundle(
     """
     folder = new_folder(out)
     plan = _plan(dataset, videos, corpus, settings)
-    check_networks(settings, len(plan.labels))
+    check_networks(settings, plan.labels)
     with hold_work_folder(folder, plan.key()) as work:
         views = ClipViews(
             sampling=settings.sampling,
@@ -145,8 +149,9 @@ def train_bundle(
 def _plan(dataset: str, place: str | None, corpus: CorpusRules | None, settings: TrainSettings) -> _Plan:
     found = read_dataset(dataset, corpus, videos=place, label_kind=settings.label_kind)
     videos = assign_roles(found.videos, settings.seed)
-    labels = check_classes(dataset, videos)
     known = known_labels(settings.teacher)
+    # A given teacher knows its classes; what it says of a clip teaches the student more than the class that it shows.
+    labels = check_classes(dataset, videos, MUST_SHOW_ALL if known is None else ())
     if known is not None:
         check_known(dataset, labels, known)
     divided = _divide(dataset, videos)
@@ -223,7 +228,8 @@ def _write_bundle(folder: Path, work: WorkFolder, fitted: FittedBundle, plan: _P
 def _describe_origin(fitted: FittedBundle, plan: _Plan, read: ReadRoles) -> dict[str, JsonValue]:
     networks = fitted.networks
     return {
-        "dataset": plan.dataset,
+        "dataset": plan.dataset.rstrip("/").rpartition("/")[2],
+        "dataset_sha256": _digest(plan.videos_told()),
         "videos": {role: len(clips.videos) for role, clips in read.roles.items()},
         TRAIN_VIDEOS_BY_LABEL: {
             label: int(shown)
@@ -233,8 +239,26 @@ def _describe_origin(fitted: FittedBundle, plan: _Plan, read: ReadRoles) -> dict
         "target_origin": networks.target_origin,
         "targets": {name: round(value, 4) for name, value in asdict(networks.target_check).items()},
         "warnings": [*plan.warnings, *networks.warnings()],
-        "settings": _to_json(plan.settings),
+        "settings": _to_json(_without_places(plan.settings)),
     }
+
+
+def _without_places(settings: TrainSettings) -> TrainSettings:
+    """Name given weights as such and not by where they lie, so that the same training elsewhere gives the same bundle."""
+    teacher, student = settings.teacher, settings.student
+    return replace(
+        settings,
+        teacher=replace(teacher, weights=_last_part(teacher.weights), labels=_last_part(teacher.labels)),
+        student=replace(student, start=_last_part(student.start)),
+    )
+
+
+def _last_part(place: str | None) -> str | None:
+    return None if place is None else Path(place).name
+
+
+def _digest(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _list_files(place: str | None) -> list[tuple[str, int, int]]:

@@ -15,7 +15,7 @@ from cdmodel.escalation import asks_once, needs_student
 from cdmodel.policies import Certified, EscalationPolicy
 from cdmodel.policy_choice import resolve_policy
 from cdmodel.sampling import ClipSampling
-from storage.bundles import local_bundle
+from storage.bundles import local_bundle, pin_bundle
 from storage.prediction_schema import SCHEMA_VERSION
 from tasks.run_request import RunRequest
 
@@ -27,6 +27,8 @@ class Work:
     """The same for every video of a run."""
 
     fingerprint: str
+    bundle: str | None
+    """Folder or URL, an alias being resolved; None is the bundle that ships with the project."""
     model_version: str
     sampling: ClipSampling
     cascade: CascadeSettings
@@ -37,16 +39,19 @@ def resolve_work(request: RunRequest) -> Work:
 
     Raises:
         BundleError: the bundle is unknown or damaged.
+        RegistryError: the bundle's registry is none, or knows no such alias or version.
         ConfigError: the bundle cannot answer the request, or a certificate is asked for under other circumstances than
             it was measured in.
     """
-    manifest = read_manifest(local_bundle(request.bundle))
+    bundle = pin_bundle(request.bundle)
+    manifest = read_manifest(local_bundle(bundle))
     sampling = request.sampling or manifest.sampling
     cascade = _choose_cascade(request, manifest)
     if request.budget is not None and request.budget.is_limited:
         _refuse_unrankable(cascade.policy)
     return Work(
         fingerprint=work_fingerprint(manifest, sampling, cascade, request.decode_device),
+        bundle=bundle,
         model_version=model_version(manifest),
         sampling=sampling,
         cascade=cascade,

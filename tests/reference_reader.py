@@ -65,11 +65,16 @@ class Reference:
         }
 
     def is_sure(self, index: int, sampling: ClipSampling) -> bool:
-        """Tell whether nothing that a clip might show is missing: another reader cannot but see the same."""
+        """Tell whether nothing that a clip might show is missing, and each has a moment of its own: all must see the same."""
         span = nominal_span(index, sampling)
-        shown = self.starts_seconds[max(0, bisect_right(self.starts_seconds, span.start_seconds) - 1)]
-        return span.end_seconds <= self.end_seconds and not any(
-            seconds == -math.inf or shown <= seconds <= span.end_seconds for seconds in self.missing_seconds
+        first = max(0, bisect_right(self.starts_seconds, span.start_seconds) - 1)
+        shown = self.starts_seconds[first : bisect_right(self.starts_seconds, span.end_seconds)]
+        return (
+            span.end_seconds <= self.end_seconds
+            and len(set(shown)) == len(shown)
+            and not any(
+                seconds == -math.inf or shown[0] <= seconds <= span.end_seconds for seconds in self.missing_seconds
+            )
         )
 
     def _clip(self, index: int, frames: int, sampling: ClipSampling) -> tuple[ClipSpan, NDArray[np.uint8]]:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from cdmodel.bundle import DEMO_BUNDLE
 from flows.cli import app
+from storage.registry import open_registry
 
 
 def refuse(*arguments: object) -> str:
@@ -127,5 +128,8 @@ def test_a_bucket_that_cannot_be_reached(videos: Path, monkeypatch: pytest.Monke
     assert "s3://archive" in refuse("s3://archive/videos", "--out", videos.parent / "out")
 
 
-def test_a_registry_alias_that_this_version_does_not_know(videos: Path, out: Path) -> None:
-    assert "REGISTRY@alias" in refuse(videos, "--out", out, "--models", "s3://models@production")
+def test_a_registry_that_is_none_and_an_alias_that_it_does_not_know(videos: Path, out: Path) -> None:
+    models = videos.parent / "models"
+    assert "no registry.json there" in refuse(videos, "--out", out, "--models", f"{models}@production")
+    open_registry(str(models), create=True)
+    assert "no alias production" in refuse(videos, "--out", out, "--models", f"{models}@production")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,11 @@ from killed_runs import (
     lost_attempts,
     shards_stand,
 )
+
+from cdmodel.bundle import DEMO_BUNDLE, read_manifest, write_manifest
+from storage.filesystem import open_store
+from storage.views import run_query
+from tasks.move_alias import Mover, promote_bundle
 
 VIDEOS = CORPUS_VIDEOS + 1
 """The fixture ``corpus`` has a broken one beside those generated."""
@@ -41,6 +48,34 @@ def test_ctrl_c_and_sigterm_end_the_command_in_one_line_with_all_that_it_started
     assert (ended.exit_code, ended.stderr.count("interrupted")) == (143, 1)
     stood.assert_unchanged()
     assert files_under_way(out) == []
+
+
+@pytest.mark.matrix  # most of a minute of CPU: make test-faults
+def test_a_run_that_was_killed_keeps_its_bundle_though_the_alias_has_moved(
+    corpus: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    out, models = tmp_path / "out", str(tmp_path / "models")
+    old = read_manifest(DEMO_BUNDLE)
+    shutil.copytree(DEMO_BUNDLE, tmp_path / "bundle")
+    write_manifest(tmp_path / "bundle", replace(old, provenance={**old.provenance, "note": "the next one"}))
+    first = promote_bundle(models, str(DEMO_BUNDLE), "production", Mover(moved_by="me")).model_version
+    command = (*LOCAL, "--models", f"{models}@production")
+    run = LabelRun(corpus, out, environment, *command)
+    run.wait_for(shards_stand(2))
+    run.signal(signal.SIGKILL)
+    assert run.end().exit_code == -signal.SIGKILL
+    second = promote_bundle(models, str(tmp_path / "bundle"), "production", Mover(moved_by="me")).model_version
+    ended = LabelRun(corpus, out, environment, *command).end()
+    assert (ended.exit_code, "going on with" in ended.stderr) == (0, True)
+    assert_complete(out, videos=VIDEOS)
+    assert _versions(out) == [(first, VIDEOS)]
+    assert LabelRun(corpus, out, environment, *command).end().exit_code == 0
+    assert _versions(out) == [(first, VIDEOS), (second, VIDEOS)]
+
+
+def _versions(out: Path) -> list[tuple[object, ...]]:
+    sql = "select model_version, count(*) from predictions group by all order by min(labeled_at)"
+    return list(run_query(open_store(str(out)), sql).rows)
 
 
 @pytest.mark.matrix  # a minute and a half of CPU: make test-faults

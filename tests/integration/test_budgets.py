@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cdmodel.audit_draw import AuditSettings
 from cdmodel.budget import BudgetSettings, Unit
 from cdmodel.cost import PriceTable
 from cdmodel.decode_limits import DecodeLimits
@@ -28,6 +29,7 @@ from tasks.fund_run import open_funds
 from tasks.generate_corpus import generate_corpus
 from tasks.label_shard import LabelingSpec, label_shard
 from tasks.plan_run import open_run
+from tasks.read_status import read_status
 from tasks.run_request import LabelingPlan, NothingToDo, RunRequest
 from tasks.score_shard import score_shard
 from tasks.sharding import ShardingSettings
@@ -208,6 +210,31 @@ def test_a_policy_whose_clips_cannot_be_ranked_before_is_refused(policy, films, 
     with pytest.raises(ConfigError, match=policy.kind):
         open_run(request)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_audit_that_would_take_most_of_the_budget_is_left_out(films, tmp_path):
+    out = tmp_path / "out"
+    plan = open_run(_request(films, out))
+    assert isinstance(plan, LabelingPlan)
+    store = open_store(str(out))
+    shard = next(iter_shards(store, plan.header.run_id))
+    score_shard(shard, replace(_spec(plan, out), audit=AuditSettings(share=1.0)))
+    for flops, can_audit in ((1000.0, False), (1e18, True)):
+        budget = BudgetSettings(teacher_flops=flops)
+        funded = open_funds(store, plan.header, [shard.shard_id], budget, PRICES, workers=1, started=time.time())
+        assert funded.can_audit == can_audit
+
+
+def test_the_status_counts_what_the_student_has_seen_and_counts_it_once(scored, tmp_path):
+    plan, out = scored
+    copy = shutil.copytree(out, tmp_path / "out")
+    seen = read_status(str(copy), None)
+    assert (seen.videos_pending, seen.videos_scored) == (plan.header.videos, plan.header.videos)
+    assert seen.cost.student_flops > seen.cost.teacher_flops == 0
+    _label(plan, copy, BudgetSettings(teacher_flops=1e18), stop_after=1)
+    halfway = read_status(str(copy), None)
+    assert halfway.videos_pending == halfway.videos_scored == plan.header.videos - PER_SHARD
+    assert halfway.cost.student_flops == seen.cost.student_flops
 
 
 def test_passes_that_were_changed_are_refused_by_name(scored, tmp_path):

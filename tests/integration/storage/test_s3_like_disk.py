@@ -20,6 +20,7 @@ from storage.output import check_output, check_writable
 from storage.read_ahead import MIB, ReadAhead
 from storage.run_store import list_runs
 from storage.views import read_predictions, run_query
+from tasks.export_labels import ExportFormat, export_labels
 from tasks.verify_output import verify_output
 
 NO_RULES = CorpusRules()
@@ -63,6 +64,20 @@ def test_a_run_in_a_bucket_has_the_rows_of_a_run_on_disk(bucket: str, tmp_path: 
         item.name: item.size_bytes for item in local.list()
     }
     assert list_runs(remote) == list_runs(local)
+
+
+@pytest.mark.parametrize("export_format", ["csv", "huggingface", "fiftyone"])
+def test_an_export_to_a_bucket_has_the_bytes_of_one_on_disk(bucket: str, tmp_path: Path, export_format: ExportFormat):
+    store = open_store(f"{bucket}/out")
+    finished_run(store, "r1", [video("a"), video("b fails")], [video("c")])
+    remote = export_labels(store.root, f"{bucket}/exports/labels", export_format, None)
+    local = export_labels(store.root, str(tmp_path / "labels"), export_format, None)
+    assert (remote.rows, remote.bytes) == (local.rows, local.bytes)
+    exports, disk = open_store(f"{bucket}/exports"), open_store(str(tmp_path))
+    contents, expected = ({item.name: of.read(item.name) for item in of.list()} for of in (exports, disk))
+    assert contents == expected
+    with pytest.raises(OutputError, match="exists already"):
+        export_labels(store.root, f"{bucket}/exports/labels", export_format, None)
 
 
 def test_a_corpus_in_a_bucket_reads_as_it_does_on_disk(bucket: str, tmp_path: Path):

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, fields, replace
-from datetime import UTC, datetime
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import typer
+from run_builders import record_of
 
 from flows.label_commands import show_record
 from storage.run_record import RunRecord
 
-NOON = datetime(2026, 1, 1, tzinfo=UTC)
-
 
 def _record(**limits: float) -> RunRecord:
-    examples: dict[str, Any] = {"str": "x", "int": 1, "float": 1.0, "datetime": NOON}
-    facts = {field.name: examples[str(field.type)] for field in fields(RunRecord) if field.default is MISSING}
-    record = RunRecord(**{**facts, "config_json": json.dumps({"alarms": limits})})
-    return replace(record, videos_planned=10, videos_failed=0, saved_flops_share=0.5, student_drift=1.0)
+    facts = {"videos_planned": 10, "saved_flops_share": 0.5, "student_drift": 1.0}
+    return replace(record_of("r1"), config_json=json.dumps({"alarms": limits}), **facts)
 
 
 def test_every_alarm_is_a_line_on_stderr_and_ends_a_strict_command_with_3(capsys):
     loud = _record(min_saved_flops_share=0.9, max_student_drift=0.1)
     show_record(None, loud, strict=False, json_output=True)  # type: ignore[arg-type]
     shown = capsys.readouterr()
-    assert json.loads(shown.out)["run_id"] == "x"
+    assert json.loads(shown.out)["run_id"] == "r1"
     assert [line.partition(":")[0] for line in shown.err.splitlines()] == [
         "alarm student_drift",
         "alarm saved_flops_share",

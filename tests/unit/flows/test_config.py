@@ -212,6 +212,21 @@ def test_a_setting_that_cannot_be_is_one_config_error_that_names_it(assignments,
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("budget.usd=0", "budget: usd must be above 0, got 0.0; escalation.kind = dense_student spends nothing"),
+        ("budget.usd=5", "configuration: budget.usd needs a price table: set prices"),
+        ("audit.share=1.5", "audit: share must lie between 0 and 1, got 1.5"),
+        ("alarms.max_failed_share=few", "alarms.max_failed_share: Input should be a valid number (got 'few')"),
+    ],
+)
+def test_a_message_ends_with_the_value_but_not_with_a_whole_table(assignment, said):
+    with pytest.raises(ConfigError) as raised:
+        _load(assignment)
+    assert str(raised.value) == said
+
+
 @pytest.mark.parametrize("missing", ["source", "out"])
 def test_source_and_out_are_needed(missing):
     with pytest.raises(ConfigError, match=f"{missing}: is missing"):

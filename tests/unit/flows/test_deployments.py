@@ -13,8 +13,10 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ParameterTypeError
 from prefect.flows import Flow
 
-from flows.automations import ENDED, HEARTBEAT_SECONDS, lost_heartbeat
-from flows.deployments import label_nightly
+from flows.automations import ENDED, HEARTBEAT_SECONDS, lost_heartbeat, on_alarms
+from flows.deployments import label_nightly, retrain_nightly
+from flows.nightly_config import RetrainScheduleSettings, ServedRetraining
+from flows.retrain_config import RetrainConfig
 
 ROOT = Path(__file__).parents[3]
 PREFECT_YAML = (ROOT / "prefect.yaml").read_text()
@@ -28,7 +30,7 @@ def uncommented() -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "deployments"), [(PREFECT_YAML, 1), (uncommented(), 2)], ids=["as it is", "containers"]
+    ("text", "deployments"), [(PREFECT_YAML, 2), (uncommented(), 3)], ids=["as it is", "containers"]
 )
 def test_prefect_yaml_deploys_the_flow_with_parameters_that_it_takes(text: str, deployments: int) -> None:
     found = yaml.safe_load(text)["deployments"]
@@ -36,7 +38,7 @@ def test_prefect_yaml_deploys_the_flow_with_parameters_that_it_takes(text: str, 
     for deployment in found:
         module, _, name = deployment["entrypoint"].rpartition(".")
         deployed = getattr(importlib.import_module(module), name)
-        assert deployed is label_nightly
+        assert deployed is (retrain_nightly if deployment["name"] == "retrain" else label_nightly)
         assert "config" in deployed.validate_parameters(deployment["parameters"])
         assert CronSchedule(**deployment["schedules"][0]).cron
         limit = ConcurrencyLimitConfig(**deployment["concurrency_limit"])
@@ -65,6 +67,22 @@ def test_the_flow_says_how_each_wrong_end_is_to_be_mended() -> None:
         ["tell_crashed"],
         ["tell_cancelled"],
     ]
+
+
+def test_an_alarm_of_a_night_at_the_same_place_begins_a_cycle() -> None:
+    served = ServedRetraining(
+        config=RetrainConfig.model_validate({"out": "/out", "retrain": {"registry": "/models"}}),
+        schedule=RetrainScheduleSettings(on_alarms=("audit_agreement", "student_drift")),
+    )
+    deployment = uuid4()
+    automation = on_alarms("alarm", served, deployment)
+    assert automation.trigger.expect == {"cdlabel.alarm.audit_agreement", "cdlabel.alarm.student_drift"}
+    assert automation.trigger.match.matches({"prefect.resource.id": "cdlabel.run.r1", "cdlabel.out": "/out"})
+    assert not automation.trigger.match.matches({"prefect.resource.id": "cdlabel.run.r1", "cdlabel.out": "/other"})
+    [action] = automation.actions
+    assert action.deployment_id == deployment
+    parameters = retrain_nightly.validate_parameters({"config": served.config, **action.parameters})
+    assert parameters["why"].by_alarm
 
 
 def test_a_run_is_dead_once_it_has_missed_three_heartbeats_and_has_not_ended() -> None:

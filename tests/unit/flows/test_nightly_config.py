@@ -25,9 +25,34 @@ def test_the_file_holds_the_settings_of_label_and_a_table_of_when(tmp_path: Path
     assert config.schedule == ScheduleSettings(cron="0 2 * * *", timezone="Europe/Berlin")
 
 
+RETRAIN = '[retrain]\nregistry = "/models"\n'
+
+
+def test_the_same_file_says_when_to_retrain(tmp_path: Path) -> None:
+    text = LABEL + SCHEDULE + RETRAIN + '[retrain_schedule]\ncron = "0 6 * * 0"\non_alarms = ["student_drift"]\n'
+    config = load(tmp_path, text)
+    assert config.retraining is not None
+    assert (config.retraining.config.out, config.retraining.config.retrain.registry) == ("/out", "/models")
+    assert config.retraining.schedule.on_alarms == ("student_drift",)
+    assert load(tmp_path, LABEL + SCHEDULE + RETRAIN).retraining is None
+
+
 @pytest.mark.parametrize(
     ("text", "subject", "reason"),
     [
+        (LABEL + SCHEDULE + '[retrain_schedule]\ncron = "0 6 * * 0"\n', "retrain", "is missing"),
+        (LABEL + SCHEDULE + RETRAIN + "[retrain_schedule]\n", "retrain_schedule", "nothing would ever begin"),
+        (LABEL + SCHEDULE + RETRAIN + '[retrain_schedule]\ncron = "0 0 31 2 *"\n', "retrain_schedule", "never fires"),
+        (
+            LABEL + SCHEDULE + RETRAIN + '[retrain_schedule]\non_alarms = ["rain"]\n',
+            "retrain_schedule.on_alarms.0",
+            "should be",
+        ),
+        (
+            LABEL + SCHEDULE + RETRAIN + '[retrain_schedule]\nname = "nightly"\ncron = "0 6 * * 0"\n',
+            "retrain_schedule.name",
+            "nights' schedule",
+        ),
         (LABEL, "schedule", "is missing"),
         (LABEL + "[schedule]\n", "schedule.cron", "is missing"),
         (LABEL + '[schedule]\ncron = "0 0 31 2 *"\n', "schedule", "never fires"),

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cdmodel.cost_estimate import Estimate
 from flows.cli import app
-from flows.estimate_text import duration, estimate_text, flops
+from flows.estimate_text import estimate_text
 from tasks.sample_run import RunEstimate
 
 NOTHING = Estimate(value=0.0, low=0.0, high=0.0)
@@ -22,10 +22,12 @@ ESTIMATE = RunEstimate(
     wall_seconds=Estimate(value=7200.0, low=6000.0, high=9000.0),
     cpu_seconds=Estimate(value=100.0, low=90.0, high=110.0),
     gpu_seconds=NOTHING,
+    teacher_seconds=NOTHING,
     student_flops=Estimate(value=2e12, low=1e12, high=3e12),
     teacher_flops=Estimate(value=5e15, low=4e15, high=6e15),
     audit_flops=NOTHING,
     usd=None,
+    budget_share=1.0,
     stage_seconds={
         "decode": Estimate(value=75.0, low=1.0, high=2.0),
         "teacher": Estimate(value=25.0, low=1.0, high=2.0),
@@ -70,9 +72,9 @@ def test_an_estimate_is_readable() -> None:
         "wall time      2.0 h  (100.0 min to 2.5 h)",
         "CPU time       100.0 s  (90.0 s to 110.0 s)",
         "GPU time       0.0 s  (0.0 s to 0.0 s)",
-        "student        2.0 TFLOPs  (1.0 TFLOPs to 3.0 TFLOPs)",
-        "teacher        5.0 PFLOPs  (4.0 PFLOPs to 6.0 PFLOPs)",
-        "memory         2,500 MB at most in the sample, all workers together",
+        "student        2.00 TFLOPs  (1.00 TFLOPs to 3.00 TFLOPs)",
+        "teacher        5.00 PFLOPs  (4.00 PFLOPs to 6.00 PFLOPs)",
+        "memory         2.50 GB at most in the sample, all workers together",
         "slowest stage  decode (decode 75%, teacher 25%)",
         "wall time is with 4 workers; 30.0 s of it to start, 1.5 s to publish",
     ]
@@ -82,16 +84,5 @@ def test_an_estimate_names_failures_prices_and_the_audit_where_there_are_any() -
     audited = replace(ESTIMATE, sampled_failures=2, usd=Estimate(value=1.0, low=0.5, high=2.0), audit_flops=NOTHING)
     lines = estimate_text(replace(audited, audit_flops=Estimate(value=3e9, low=1e9, high=5e9))).splitlines()
     assert lines[0].startswith("estimated from 20 of 1,000 videos, 2 of them failed;")
-    assert "price          1.00 USD  (0.50 USD to 2.00 USD)" in lines
-    assert "audit          3.0 GFLOPs  (1.0 GFLOPs to 5.0 GFLOPs)" in lines
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(0.04, "0.0 s"), (119.0, "119.0 s"), (7199.0, "120.0 min"), (2.6e5, "3.0 days")]
-)
-def test_a_duration_has_the_unit_that_suits_it(seconds: float, shown: str) -> None:
-    assert duration(seconds) == shown
-
-
-def test_operations_have_the_unit_that_suits_them() -> None:
-    assert [flops(count) for count in (0, 5e8, 1e12, 2e18)] == ["0.0 GFLOPs", "0.5 GFLOPs", "1.0 TFLOPs", "2.0 EFLOPs"]
+    assert "price          $1.00  ($0.50 to $2.00)" in lines
+    assert "audit          3.00 GFLOPs  (1.00 GFLOPs to 5.00 GFLOPs)" in lines

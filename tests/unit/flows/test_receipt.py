@@ -2,23 +2,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+
+from run_builders import record_of
 
 from flows.receipt import savings_receipt
 from storage.run_record import RunRecord
 
-RECORD = RunRecord(
-    run_id="2026-01-01-abc",
-    flow="label",
-    status="completed",
-    started_at=datetime(2026, 1, 1, tzinfo=UTC),
-    ended_at=datetime(2026, 1, 2, tzinfo=UTC),
-    source="/videos",
-    corpus="videos",
-    model_version="m-0",
-    fingerprint="f",
-    config_json="{}",
-    code_version="0",
+RECORD = replace(
+    record_of("2026-01-01-abc"),
     videos_planned=10,
     videos_labeled=7,
     videos_partial=2,
@@ -27,22 +18,14 @@ RECORD = RunRecord(
     clips_planned=200,
     clips_student=200,
     clips_teacher=30,
-    frames_decoded=1,
-    frames_used=1,
-    frames_corrupt=0,
-    packets_read=60,
-    packets_damaged=1,
     bytes_read=2_500_000,
     read_requests=1234,
     student_flops=1_000_000_000,
     teacher_flops=2_000_000_000_000,
     dense_teacher_flops=10_000_000_000_000,
     decode_cpu_seconds=1.25,
-    dense_decode_cpu_seconds=1.0,
     student_seconds=2.0,
     teacher_seconds=3.0,
-    gpu_seconds=0.0,
-    wall_seconds=7.0,
     saved_flops_share=0.7999,
     saved_seconds_share=0.5,
 )

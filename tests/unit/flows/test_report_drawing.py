@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cdmodel.types import ClipRecord
 from flows import report_charts as charts
-from flows import report_wording as words
+from flows import wording as words
 from tasks.report_facts import ConfidenceBin, ReliabilityBin, RunPoint
 
 
@@ -136,6 +136,8 @@ def test_a_trend_has_gaps_where_a_run_did_not_measure_and_is_left_out_where_none
     assert (saved.name, len(saved.points), saved.lowest) == ("compute saved", 2, words.percent(0.5))
     assert saved.points[1].y < saved.points[0].y
     assert saved.points[1].x - saved.points[0].x > charts.TREND_WIDTH / 2
+    assert (saved.path, failed.path.count("L")) == ("", 2), "lines join neighbours only"
+    assert charts.trends([_point(0.5), _point(0.6), _point(None)])[0].latest == words.UNKNOWN
     assert failed.name == "videos failed"
     agreement = charts.trends([_point(None, 0.5), _point(None, 0.8)])[0]
     assert len(agreement.intervals) == 2

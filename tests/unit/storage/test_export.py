@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import uuid
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from report_runs import HOSTILE, reported_run
 from run_builders import NOON, finished_run, video
 from typer.testing import CliRunner, Result
 
+from cdmodel.errors import StorageUnavailable
 from flows.cli import app
 from storage.filesystem import Store, open_store
 
@@ -168,13 +171,88 @@ def test_a_condition_that_is_wrong_is_one_line_and_leaves_nothing(store: Store, 
 
 
 @pytest.mark.parametrize(
-    ("destination", "said"), [("missing/labels.csv", "does not exist"), ("s3://bucket/labels.csv", "name a local path")]
+    ("destination", "said"),
+    [
+        ("missing/labels.csv", "does not exist"),
+        ("s3://bucket", "names no object; name one in it"),
+        ("there-is-no://such/labels.csv", "the protocol there-is-no:// cannot be used"),
+    ],
 )
 def test_a_place_that_cannot_be_written_is_one_line(store: Store, tmp_path: Path, destination: str, said: str):
     place = destination if "://" in destination else str(tmp_path / destination)
     result = CliRunner().invoke(app, ["export", store.root, place, "--to", "csv"])
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert said in result.stderr
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    """A place in a store that is not a disk, and is gone afterwards."""
+    uri = f"memory://exports-{uuid.uuid4().hex}"
+    yield uri
+    store = open_store(uri)
+    for item in store.list():
+        store.delete(item.name)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_bucket_gets_the_same_bytes_as_a_disk(store: Store, tmp_path: Path, bucket: str, to: str):
+    on_disk = _exported(store, tmp_path / "labels", to)
+    result = CliRunner().invoke(app, ["export", store.root, f"{bucket}/deep/labels", "--to", to, "--json"])
+    assert result.exit_code == 0, result.output
+    objects = open_store(bucket)
+    contents = {item.name: objects.read(item.name) for item in objects.list()}
+    files = [file for file in (on_disk, *on_disk.rglob("*")) if file.is_file()]
+    assert contents == {f"deep/{file.relative_to(tmp_path)}": file.read_bytes() for file in files}
+    facts = json.loads(result.stdout)
+    assert (facts["destination"], facts["bytes"]) == (f"{bucket}/deep/labels", sum(map(len, contents.values())))
+
+
+@pytest.mark.parametrize("standing", ["labels", "labels/notes.txt"])
+def test_what_stands_in_a_bucket_is_left_as_it_is(store: Store, bucket: str, standing: str):
+    objects = open_store(bucket)
+    objects.create(standing, b"mine")
+    result = CliRunner().invoke(app, ["export", store.root, f"{bucket}/labels", "--to", "huggingface"])
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "exists already" in result.stderr
+    assert [(item.name, objects.read(item.name)) for item in objects.list()] == [(standing, b"mine")]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_half_an_export_does_not_stay_in_a_bucket(
+    store: Store, bucket: str, fails: bool, monkeypatch: pytest.MonkeyPatch
+):
+    create = Store.create_from_file
+
+    def refuse_the_card(store: Store, name: str, path: Path) -> bool:
+        if not name.endswith("README.md"):
+            return create(store, name, path)
+        if fails:
+            raise StorageUnavailable(store.uri_of(name), "the store failed: it is full")
+        return False  # somebody else's stands there by now
+
+    monkeypatch.setattr(Store, "create_from_file", refuse_the_card)
+    result = CliRunner().invoke(app, ["export", store.root, f"{bucket}/labels", "--to", "huggingface"])
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert ("it is full" if fails else "exists by now") in result.stderr
+    assert open_store(bucket).list() == ()
+
+
+def test_a_damaged_table_is_not_blamed_on_a_condition_that_nobody_gave(tmp_path: Path):
+    store = open_store(str(tmp_path / "out"))
+    finished_run(store, "r1", [video("a")])
+    (file,) = (tmp_path / "out" / "predictions").rglob("*.parquet")
+    content = bytearray(file.read_bytes())
+    with pq.ParquetFile(file) as parquet:
+        pages = slice(4, len(content) - 8 - parquet.metadata.serialized_size)
+    content[pages] = bytes(byte ^ 0x5A for byte in content[pages])
+    file.write_bytes(content)
+    result = _export(store, tmp_path / "labels.csv", "csv")
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "is damaged, cdlabel verify names it" in result.stderr
+    result = CliRunner().invoke(app, ["report", store.root])
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "is damaged, cdlabel verify names it" in result.stderr
 
 
 def test_nothing_is_exported_of_an_archive_without_labels(tmp_path: Path):

@@ -247,6 +247,7 @@ def test_a_page_of_endless_names_is_still_one_to_be_mailed(finished: Store):
         (("{out}", "--html", "{empty}"), "is a folder; name a file"),
         (("{out}", "--html", "{empty}/no/report.html"), "cannot be written"),
         (("{out}", "--html", "/dev/null"), "is no regular file"),
+        (("{out}", "--html", "s3://bucket"), "names no object; name one in it"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(finished: Store, tmp_path: Path, arguments: tuple[str, ...], said: str):

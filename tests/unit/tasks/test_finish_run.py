@@ -1,16 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
+from run_builders import NOON, header
 
 from cdmodel.cost import ComputeCost
 from cdmodel.types import ShardReceipt
-from storage.run_store import RunHeader
 from tasks.finish_run import RunTotals, add_up, saved_flops_share, saved_seconds_share, summarise
 
-NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 COST = ComputeCost(
     frames_decoded=10,
     bytes_read=1000,
@@ -37,21 +36,7 @@ RECEIPT = ShardReceipt(
     cost=COST,
     committed_at=NOON,
 )
-HEADER = RunHeader(
-    run_id="r1",
-    fingerprint="f0",
-    model_version="m-0",
-    bundle_uri=None,
-    source="/videos",
-    corpus="films",
-    run_date=NOON.date(),
-    created_at=NOON,
-    videos=6,
-    shards=1,
-    bytes=100,
-    videos_skipped=4,
-    schema_version=1,
-)
+HEADER = replace(header("r1", [], at=NOON), videos=6, videos_skipped=4)
 
 
 def test_receipts_add_up():

@@ -9,18 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from cdmodel.budget import BudgetSettings
 from cdmodel.bundle import model_version, read_manifest
 from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.cost import ComputeCost, PriceTable
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.errors import ConfigError
-from cdmodel.policies import DenseTeacher
+from cdmodel.policies import DenseTeacher, Gain
 from cdmodel.sampling import ClipSampling
 from cdmodel.testing import encode_numbered_clips, write_tiny_bundle
 from cdmodel.types import Shard, VideoRef
 from tasks.label_shard import LabelingSpec
-from tasks.sample_run import RunSetting, estimate_run, plan_sample
-from tasks.sample_video import MeasuredVideo, measure_video
+from tasks.sample_run import RunSetting, estimate_run, estimate_scouted, plan_sample
+from tasks.sample_video import MeasuredVideo, ScoutedVideo, measure_video, scout_video
+from tasks.scouted_costs import choose_labeled
 from tasks.worker_models import WorkerModels
 
 SETTING = RunSetting(workers=2, model_threads=1, startup_seconds=10.0, prices=None)
@@ -112,6 +114,60 @@ def test_a_sample_larger_than_the_corpus_is_all_of_it_and_one_video_is_none():
         plan_sample(shards_of([100, 200, 300]), 1, seed=0)
 
 
+STUDENT_COST = replace(COST, teacher_flops=0, teacher_seconds=0.0, wall_seconds=2.0)
+"""Of a video of whose ten clips four go to the teacher: ``COST`` is the whole."""
+
+
+def scouted(video: VideoRef, clips_wanted: int = 4) -> ScoutedVideo:
+    return ScoutedVideo(measured=measured(video, STUDENT_COST), clips_wanted=clips_wanted, teacher_flops_per_clip=10)
+
+
+def test_the_student_tells_what_the_teacher_is_asked_and_few_videos_what_that_takes():
+    plan = plan_sample(shards_of([100] * 40), 20, seed=0)
+    # Every fourth of the scouted videos has something for the teacher.
+    looks = [scouted(video, 4 if place % 4 == 0 else 0) for place, video in enumerate(plan.videos)]
+    chosen = choose_labeled(looks, 2, seed=0)
+    assert len(chosen) == 2
+    assert chosen <= {one.measured.video_id for one in looks if one.clips_wanted}
+    labeled = {video.video_id: measured(video) for video in plan.videos if video.video_id in chosen}
+    found = estimate_scouted(plan, looks, labeled, SETTING, None)
+    assert found.teacher_flops.value == pytest.approx(40 * 40 / 4)
+    assert found.teacher_seconds.value == pytest.approx(40 * 2.0 / 4)
+    assert found.cpu_seconds.value == pytest.approx(40 * (1.5 + 2.0 / 4))
+    assert found.sampled_videos == 20
+    assert found.budget_share == 1.0
+
+
+@pytest.mark.parametrize(
+    ("budget", "share"),
+    [
+        (BudgetSettings(teacher_flops=400), 0.25),
+        (BudgetSettings(teacher_gpu_seconds=40.0), 0.5),
+        (BudgetSettings(teacher_gpu_seconds=40.0, teacher_flops=400), 0.25),
+        (BudgetSettings(usd=40 * 1.5 + 8.0), 0.1),
+        (BudgetSettings(usd=1.0), 0.0),
+        (BudgetSettings(teacher_flops=1e12), 1.0),
+    ],
+)
+def test_a_budget_pays_for_so_much_and_no_more(budget: BudgetSettings, share: float):
+    plan = plan_sample(shards_of([100] * 40), 40, seed=0)
+    looks = [scouted(video) for video in plan.videos]
+    labeled = {video.video_id: measured(video) for video in plan.videos[:3]}
+    setting = replace(SETTING, prices=PriceTable(usd_per_cpu_hour=3600.0))
+    found = estimate_scouted(plan, looks, labeled, setting, budget)
+    assert found.budget_share == pytest.approx(share)
+    assert found.teacher_flops.value == pytest.approx(1600 * share)
+    assert found.cpu_seconds.value == pytest.approx(40 * (1.5 + 2.0 * share))
+
+
+def test_without_a_clip_for_the_teacher_it_costs_nothing():
+    plan = plan_sample(shards_of([100] * 12), 12, seed=0)
+    looks = [scouted(video, 0) for video in plan.videos]
+    assert choose_labeled(looks, 5, seed=0) == frozenset()
+    found = estimate_scouted(plan, looks, {}, SETTING, BudgetSettings(teacher_flops=1))
+    assert (found.teacher_flops.value, found.teacher_seconds.value, found.budget_share) == (0.0, 0.0, 1.0)
+
+
 def test_measured_videos_cost_what_they_cost_in_a_run_and_leave_nothing_behind(tmp_path: Path):
     bundle, videos = tmp_path / "bundle", tmp_path / "videos"
     write_tiny_bundle(bundle)
@@ -146,5 +202,11 @@ def test_measured_videos_cost_what_they_cost_in_a_run_and_leave_nothing_behind(t
     plan = plan_sample([Shard(shard_id="s", videos=tuple(refs))], 2, seed=0)
     found = estimate_run(plan, [broken, good], SETTING)
     assert (found.sampled_failures, found.teacher_flops.value) == (1, pytest.approx(good.cost.teacher_flops))
-    assert not (tmp_path / "out").exists()
     assert found.to_json()["wall_seconds"]["low"] == found.wall_seconds.low
+    asking_all = replace(spec, cascade=replace(spec.cascade, policy=Gain(min_gain=-1.0)))
+    nothing, look = (scout_video(video, asking_all) for video in refs)
+    assert (nothing.measured.failed, nothing.clips_wanted) == (True, 0)
+    assert look.clips_wanted * look.teacher_flops_per_clip == good.cost.dense_teacher_flops
+    assert look.measured.cost.dense_teacher_flops == good.cost.dense_teacher_flops
+    assert (look.measured.cost.teacher_flops, look.measured.cost.student_flops > 0) == (0, True)
+    assert not (tmp_path / "out").exists()

@@ -1,25 +1,24 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, date, datetime
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from run_builders import MODEL_VERSION, NOON, context, failure, plan_run, prediction, shards_of, video
 
-from cdmodel.cost import ComputeCost
 from cdmodel.errors import RunError
-from cdmodel.types import VideoFailure, VideoRef
+from cdmodel.types import VideoAudit, VideoOutcome, VideoRef
 from storage.filesystem import Store, open_store
-from storage.prediction_schema import SCHEMA_VERSION, RowContext
 from storage.publish import publish_run
-from storage.run_store import RunHeader, commit_shard, create_plan, make_shard
+from storage.run_store import commit_shard
 from tasks.finish_run import publish_and_record
 from tasks.verify_output import Problem, verify_output
 
-NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
-TABLE = "predictions/run_date=2026-11-23/model_version=m-0123456789ab"
+TABLE = f"predictions/run_date=2026-11-23/model_version={MODEL_VERSION}"
 
 
 @pytest.fixture
@@ -27,50 +26,18 @@ def store(tmp_path: Path) -> Store:
     return open_store(str(tmp_path / "out"))
 
 
-def _labeled(store: Store, run_id: str, *video_ids: str) -> None:
-    videos = [VideoRef(video_id=name, uri=f"/{name}", video_version="1-1", size_bytes=1) for name in video_ids]
-    shards = [make_shard([video], "f0") for video in videos]
-    header = RunHeader(
-        run_id=run_id,
-        fingerprint="f0",
-        model_version="m-0123456789ab",
-        bundle_uri=None,
-        source="/videos",
-        corpus="films",
-        run_date=NOON.date(),
-        created_at=NOON,
-        videos=len(videos),
-        shards=len(shards),
-        bytes=len(videos),
-        videos_skipped=0,
-        schema_version=SCHEMA_VERSION,
-    )
-    assert create_plan(store, header, shards, "")
+def _labeled(store: Store, run_id: str, *video_ids: str, outcome: Callable[[VideoRef], VideoOutcome] = failure) -> None:
+    shards = shards_of(*([video(name)] for name in video_ids))
+    plan_run(store, run_id, shards)
     for shard in shards:
-        context = RowContext(
-            run_id=run_id,
-            shard_id=shard.shard_id,
-            attempt_id="attempt-1",
-            corpus="films",
-            model_version="m-0123456789ab",
-            run_date=date(2026, 11, 23),
-            fingerprint="f0",
-            prices=None,
-        )
-        commit_shard(store, [_failure(video) for video in shard.videos], context, NOON)
+        commit_shard(store, [outcome(of) for of in shard.videos], context(run_id, shard.shard_id), NOON)
 
 
-def _failure(video: VideoRef) -> VideoFailure:
-    return VideoFailure(
-        video=video,
-        error_kind="not_found",
-        message="does not exist",
-        facts=None,
-        cost=ComputeCost(),
-        device="cpu",
-        decoder="none",
-        labeled_at=NOON,
-    )
+def _audited(of: VideoRef) -> VideoOutcome:
+    """Label a video as 1; the dense teacher agrees on a, not on b, and was not asked about others."""
+    answer = {"a": 1, "b": 0}.get(of.video_id)
+    audit = None if answer is None else VideoAudit(teacher_label_id=answer, confidences=(0.9,))
+    return replace(prediction(of), audit=audit)
 
 
 def _finished(store: Store, run_id: str, *video_ids: str) -> Path:
@@ -184,14 +151,38 @@ def test_a_stray_row_of_a_run_is_named(store: Store):
 @pytest.mark.parametrize("column", ["videos_failed", "videos_planned", "clips_teacher"])
 def test_a_row_of_a_run_that_does_not_agree_with_its_rows_is_named(store: Store, column: str):
     _finished(store, "r1", "a", "b")
-    path = Path(store.root) / "runs_table/r1.parquet"
-    with pq.ParquetFile(path) as file:
-        row = file.read()
-    position = row.schema.get_field_index(column)
-    pq.write_table(row.set_column(position, column, pa.array([7])), path)
+    _change_run_row(store, column, 7)
     (problem,) = verify_output(store.root)
     assert (problem.kind, problem.path) == ("damaged_file", "runs_table/r1.parquet")
     assert f"{column} 7 for" in problem.detail
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("audit_videos", 1, "audit_videos 1 for 2"),
+        ("audit_videos", None, "audit_videos None for 2"),
+        ("audit_agreement", 1.0, "audit_agreement 1.0 for 0.5"),
+        ("audit_agreement", None, "audit_agreement None for 0.5"),
+    ],
+)
+def test_an_audit_that_the_rows_do_not_tell_of_is_named(store: Store, column: str, value: float | None, said: str):
+    _labeled(store, "r1", "a", "b", "c", outcome=_audited)
+    publish_and_record(store.root, "r1", config_json="{}", code_version="0")
+    assert verify_output(store.root) == ()
+    _change_run_row(store, column, value)
+    (problem,) = verify_output(store.root)
+    assert (problem.kind, problem.path) == ("damaged_file", "runs_table/r1.parquet")
+    assert said in problem.detail
+
+
+def _change_run_row(store: Store, column: str, value: float | None) -> None:
+    path = Path(store.root) / "runs_table/r1.parquet"
+    with pq.ParquetFile(path) as file:
+        row = file.read()
+    field = row.schema.field(column)
+    changed = pa.array([value], field.type)
+    pq.write_table(row.set_column(row.schema.get_field_index(column), field, changed), path)
 
 
 def test_progress_counts_up_to_all_runs(store: Store):
