@@ -1,8 +1,8 @@
 """Whether the gate stops every poisoned retraining and lets the good ones pass: real students, trained and judged.
 
 A pool of kinetic scenes is encoded, decoded and scored by the demo bundle's teacher once, and kept in --pool. Production
-is a student that saw few videos for few steps. A good candidate learned from more of them; a poisoned one from the same
-number with something broken. Each is trained, calibrated and judged as a retraining does it, on a frozen benchmark and on
+is a student that saw few videos. A good candidate goes on from it with more of them; a poisoned one does so too, with
+something broken. Each is trained, calibrated and judged as a retraining does it, on a frozen benchmark and on
 audits (truth: what the teacher of production says) that are drawn anew for every trial.
 
 Usage: python benchmarks/gate_trials.py [--json] [--trials 20] [--seed 0] [--pool FOLDER]
@@ -21,7 +21,10 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import nn
 
 from cdmodel.bundle import DEMO_BUNDLE
 from cdmodel.bundle_fit import FittedBundle, fit_bundle, to_cached
@@ -44,8 +47,8 @@ from cdmodel.training import score_student
 
 BENCHMARK_VIDEOS, AUDIT_VIDEOS = 480, 360
 TRAINING_VIDEOS = 960
-PRODUCTION_VIDEOS, PRODUCTION_STEPS = 400, 600
-CANDIDATE_VIDEOS, CANDIDATE_STEPS = 880, 1200
+PRODUCTION_VIDEOS, PRODUCTION_STEPS = 600, 1500
+CANDIDATE_VIDEOS, CANDIDATE_STEPS = 880, 500
 ROLE_SHARES: tuple[tuple[FitRole, float], ...] = (("train", 0.5), ("conf", 0.2), ("cal", 0.25), ("test", 0.05))
 AUDIT_SHARE = 0.9
 """Of the groups of audited videos: those that one trial's weeks happened to draw."""
@@ -75,6 +78,8 @@ class Recipe:
 
     videos: int = CANDIDATE_VIDEOS
     steps: int = CANDIDATE_STEPS
+    is_new: bool = False
+    """Whether its student starts from scratch, not from production's."""
     learning_rate: float = 0.004
     shuffled: float = 0.0
     """Share of the training videos whose labels are dealt out anew."""
@@ -178,7 +183,8 @@ def run_trials(pool: Pool, numbers: Sequence[int], seed: int, *, quiet: bool) ->
     training, benchmark, audits = np.split(random.permutation(np.unique(pool.group_V)), group_ends())
     models = load_bundle(DEMO_BUNDLE)
     flops = ClipFlops(student=models.student.flops_per_clip, teacher=models.teacher.flops_per_clip)
-    production = train(pool, training, Recipe(videos=PRODUCTION_VIDEOS, steps=PRODUCTION_STEPS), random, "m-production")
+    recipe = Recipe(videos=PRODUCTION_VIDEOS, steps=PRODUCTION_STEPS, is_new=True)
+    production = train(pool, training, recipe, random, "m-production")
     found: list[dict[str, object]] = []
     for number in numbers:
         random = np.random.default_rng((seed, 2, number))
@@ -186,7 +192,7 @@ def run_trials(pool: Pool, numbers: Sequence[int], seed: int, *, quiet: bool) ->
         weeks = random.choice(audits, round(AUDIT_SHARE * len(audits)), replace=False)
         started = time.process_time()
         try:
-            candidate = train(pool, training, recipe, random, f"m-{number:012d}")
+            candidate = train(pool, training, recipe, random, f"m-{number:012d}", production)
         except TrainingError as error:
             trial = {"poison": name, "promoted": False, "stopped_by": "training", "reason": str(error)}
         else:
@@ -214,7 +220,7 @@ def poison(number: int, random: np.random.Generator) -> tuple[str, Recipe]:
         ("learning rate too high", replace(sound, learning_rate=float(random.choice([0.3, 0.6, 0.9])))),
         ("most labels shuffled", replace(sound, shuffled=0.7)),
         ("teacher broken: its outputs mixed", replace(sound, teacher="mixed")),
-        ("hardly trained", replace(sound, steps=2)),
+        ("hardly trained, from scratch", replace(sound, steps=2, is_new=True)),
         ("teacher broken: some outputs dead", replace(sound, teacher="dead")),
         ("student's weights damaged after the training", replace(sound, student="damaged")),
     )
@@ -222,29 +228,35 @@ def poison(number: int, random: np.random.Generator) -> tuple[str, Recipe]:
 
 
 def train(
-    pool: Pool, groups: NDArray[np.int64], recipe: Recipe, random: np.random.Generator, model_version: str
+    pool: Pool,
+    groups: NDArray[np.int64],
+    recipe: Recipe,
+    random: np.random.Generator,
+    model_version: str,
+    production: Trained | None = None,
 ) -> Trained:
     """Train a student on some groups of the pool as ``cdlabel train`` does, beside the teacher as it is."""
     teacher_KK = broken_head(recipe.teacher, random)
     chosen = random.permutation(groups)[: recipe.videos // VIDEOS_PER_GROUP]
     roles: dict[FitRole, RoleClips] = {}
     logits: dict[str, FloatArray] = {}
-    start = 0
+    first = 0
     for place, (role, share) in enumerate(ROLE_SHARES):
-        end = len(chosen) if place == len(ROLE_SHARES) - 1 else start + round(share * len(chosen))
-        videos = np.flatnonzero(np.isin(pool.group_V, chosen[start:end]) & ~np.isin(pool.label_V, recipe.missing))
+        end = len(chosen) if place == len(ROLE_SHARES) - 1 else first + round(share * len(chosen))
+        videos = np.flatnonzero(np.isin(pool.group_V, chosen[first:end]) & ~np.isin(pool.label_V, recipe.missing))
         label_V = pool.label_V[videos].copy()
         dealt = random.random(len(label_V)) < recipe.shuffled
         label_V[dealt] = random.permutation(label_V[dealt])
         roles[role] = role_clips(pool, videos, label_V)
         logits[role] = pool.teacher_NK[pool.rows(videos)] @ teacher_KK
-        start = end
+        first = end
     settings = TrainSettings(
         seed=int(random.integers(2**31)),
         teacher=TeacherSettings(weights=str(DEMO_BUNDLE), learn="nothing"),
         student=StudentSettings(steps=recipe.steps, learning_rate=recipe.learning_rate),
     )
-    keeper = Keeper(checkpoints=KnownAnswers(logits), every_seconds=1e9)
+    start = None if production is None or recipe.is_new else production.fitted.networks.student
+    keeper = Keeper(checkpoints=KnownAnswers(logits, start), every_seconds=1e9)
     fitted = fit_bundle(roles, LABELS, settings, lambda progress: None, keeper)
     if recipe.student == "damaged":
         for parameter in fitted.networks.student.parameters():
@@ -257,13 +269,17 @@ def train(
 
 
 class KnownAnswers:
-    """Checkpoints that hold the teacher's answers and nothing else, so that a training need not run the teacher."""
+    """Checkpoints that hold the teacher's answers, so that a training need not run it, and the student at its start."""
 
-    def __init__(self, logits: Mapping[str, FloatArray]) -> None:
+    def __init__(self, logits: Mapping[str, FloatArray], start: nn.Module | None) -> None:
         self._logits = logits
+        self._start = start
 
     def read(self, name: str) -> bytes | None:
-        """Return a piece of the teacher's answers to a role."""
+        """Return a piece of the teacher's answers to a role, or where the student's training starts."""
+        if name == "student.safetensors" and self._start is not None:
+            state = {f"network.{key}": tensor.contiguous() for key, tensor in self._start.state_dict().items()}
+            return save({**state, "step": torch.tensor(0)})
         if not name.startswith("logits-teacher-"):
             return None
         role, start = name.removeprefix("logits-teacher-").removesuffix(".npy").rsplit("-", 1)

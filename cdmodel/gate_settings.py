@@ -44,7 +44,7 @@ class GateSettings:
     """Largest expected calibration error of the videos' confidence, beyond what chance alone gives so many videos."""
     calibration_margin: float = 0.03
     """How much above production's that error may lie even where it exceeds the limit."""
-    class_drop: float = 0.15
+    class_drop: float = 0.25
     """Loss of a class's recall from which it can count as collapsed; it does where chance does not explain it."""
     student_class_drop: float = 0.4
     """The same of the student alone, whose recalls vary more from one training to the next."""
