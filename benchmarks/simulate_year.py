@@ -7,7 +7,7 @@ week 24, and from week 36 one class that nobody had seen. Each week the share of
 teacher on every clip, and the share of clips it asks the teacher about, for the loop and for the first bundle left alone.
 
 Not timed: everything runs in this process, so that a year takes minutes; what Prefect and Dask add is tested elsewhere.
-Usage: python benchmarks/simulate_year.py [--seeds 0 1 2] [--weeks 52] [--videos 32] [--audit 0.5] [--folder DIR] [--json]
+Usage: python benchmarks/simulate_year.py [--seeds 0 1 2] [--weeks 52] [--videos 24] [--audit 0.5] [--folder DIR] [--json]
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ from tasks.worker_models import WorkerModels
 WEEKS_PER_CYCLE = 4
 BACKGROUND_WEEK, MOTION_WEEK, CLASS_WEEK = 12, 24, 36
 NEW_CLASS = "circle_cw"
-FIRST_VIDEOS, BENCHMARK_VIDEOS = 320, 200
-MOST_EXAMPLES = 400
+FIRST_VIDEOS, BENCHMARK_VIDEOS = 240, 160
+MOST_EXAMPLES = 240
 """Of the tables, beside those of the first data set."""
 
 
@@ -83,7 +83,7 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--weeks", type=int, default=52)
-    parser.add_argument("--videos", type=int, default=32)
+    parser.add_argument("--videos", type=int, default=24)
     parser.add_argument("--audit", type=float, default=0.5)
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()

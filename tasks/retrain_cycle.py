@@ -43,8 +43,8 @@ from tasks.train_bundle import train_bundle
 CANDIDATE_ALIAS = "candidate"
 SCORES = "scores"
 """Folder of the registry with what bundles answered to videos of the gate."""
-WARM_STEPS = 800
-"""Steps of a student that starts from the one in production."""
+WARM_STEPS, WARM_LEARNING_RATE = 800, 0.001
+"""Of a student that starts from the one in production: at the rate of a new one it forgets first what it knew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +215,9 @@ def training_settings(settings: RetrainSettings, production: Path) -> TrainSetti
             sampling=manifest.sampling,
             label_kind=manifest.label_kind,
             teacher=TeacherSettings(weights=str(production), learn="nothing"),
-            student=replace(student, steps=WARM_STEPS) if settings.warm_start else student,
+            student=replace(student, steps=WARM_STEPS, learning_rate=WARM_LEARNING_RATE)
+            if settings.warm_start
+            else student,
         )
     if settings.warm_start and chosen.student.start is None:
         chosen = replace(chosen, student=replace(chosen.student, start=str(production)))
