@@ -27,8 +27,8 @@ class RetrainSettings:
     warm_start: bool = True
     """Whether the student starts from the one in production instead of from nothing."""
     train: TrainSettings | None = None
-    """How the candidate is trained. By default: the architecture in production, its teacher taken as it is, and 800 steps at a low rate,
-    or with ``warm_start = false`` as many as ``cdlabel train`` makes."""
+    """How the candidate is trained. By default: the architecture in production, its teacher taken as it is, and 800 steps at
+    a low rate, or with ``warm_start = false`` as ``cdlabel train`` does."""
     collect: CollectSettings = field(default_factory=CollectSettings)
     gate: GateSettings = field(default_factory=GateSettings)
     cooldown_hours: float = 0.0
