@@ -47,9 +47,9 @@ from cdmodel.training import score_student
 
 BENCHMARK_VIDEOS, AUDIT_VIDEOS = 480, 360
 TRAINING_VIDEOS = 960
-PRODUCTION_VIDEOS, PRODUCTION_STEPS = 600, 1500
-CANDIDATE_VIDEOS, CANDIDATE_STEPS = 880, 500
-ROLE_SHARES: tuple[tuple[FitRole, float], ...] = (("train", 0.5), ("conf", 0.2), ("cal", 0.25), ("test", 0.05))
+PRODUCTION_VIDEOS, PRODUCTION_STEPS = 400, 1000
+CANDIDATE_VIDEOS, CANDIDATE_STEPS = 880, 1000
+ROLE_SHARES: tuple[tuple[FitRole, float], ...] = (("train", 0.5), ("conf", 0.15), ("cal", 0.3), ("test", 0.05))
 AUDIT_SHARE = 0.9
 """Of the groups of audited videos: those that one trial's weeks happened to draw."""
 

@@ -59,7 +59,7 @@ def _run(
     changed = {"model_version": model_version, "fingerprint": f"f-{model_version}"}
     assert create_plan(store, replace(header(run_id, shards, at=at), **changed), shards, "# settings\n")
     commit_shard(store, outcomes, replace(context(run_id, shards[0].shard_id), **changed), at)
-    counted = {"videos_planned": len(names), "videos_labeled": len(names)}
+    counted = {"videos_planned": len(names), "videos_labeled": len(names), "audit_videos": len(names)}
     clips_of = {"clips_planned": 3 * len(names), "clips_student": 2 * len(names), "clips_teacher": 2 * len(names)}
     record = replace(record_of(run_id, at), **changed, **counted, **clips_of, labels=tuple(labels))
     finish_run(store, record, publish_run(store, run_id).run)
