@@ -54,6 +54,7 @@ class Candidate:
     """The bundle that a cycle has trained and added to the registry."""
 
     model_version: str
+    labels: tuple[str, ...]
     trained_at: datetime
     metrics: dict[str, JsonValue]
     videos_used: int

@@ -39,6 +39,7 @@ def record_cycle(cycle: Cycle, candidate: Candidate, decision: GateDecision, out
         fingerprint=begun.settings_sha256[:16],
         config_json=json.dumps(begun.settings, sort_keys=True),
         code_version=version("cdlabel"),
+        labels=candidate.labels,
         videos_planned=videos,
         videos_labeled=candidate.videos_used,
         videos_partial=0,

@@ -154,6 +154,7 @@ def train(cycle: Cycle, work: Path, on_progress: OnProgress) -> Candidate:
     return record.keep_candidate(
         Candidate(
             model_version=added.model_version,
+            labels=manifest.labels,
             trained_at=datetime.now(UTC),
             metrics=manifest.metrics,
             videos_used=_count(provenance.get("videos")),
