@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +19,7 @@ from pydantic import JsonValue, TypeAdapter
 
 from cdmodel.bundle import read_manifest
 from cdmodel.descent import OnProgress
-from cdmodel.errors import LabelingError, RegistryConflict, RegistryError
+from cdmodel.errors import LabelingError, RegistryConflict, RegistryError, SourceError, TrainingError, UsageError
 from cdmodel.gate_facts import GateDecision
 from cdmodel.teacher_source import TeacherSettings
 from cdmodel.train_settings import StudentSettings, TrainSettings
@@ -34,6 +37,7 @@ from storage.cycle_store import (
     cycle_store,
     newest_cycles,
 )
+from storage.dataset import read_dataset
 from storage.registry import Registry, open_registry
 from tasks.collect_examples import CollectRequest, collect_examples
 from tasks.judge_candidate import GateSets, OnGate, judge_candidate
@@ -75,9 +79,16 @@ def open_cycle(request: RetrainRequest, now: datetime, *, obeys_cooldown: bool =
 
     Raises:
         RegistryError: there is no such registry, or it has no production bundle yet.
+        SourceError: the benchmark cannot be read.
     """
     registry = open_registry(request.settings.registry)
     production = _production(registry, request.settings)
+    if request.settings.benchmark is not None:
+        read_dataset(
+            request.settings.benchmark,
+            request.corpus,
+            label_kind=registry.manifest(production.model_version).label_kind,
+        )
     digest = _settings_digest(request)
     newest = next(newest_cycles(registry.store), None)
     if newest is not None:
@@ -109,7 +120,7 @@ def collect(cycle: Cycle) -> None:
     """Gather the examples and the audits that nothing learns from.
 
     Raises:
-        LabelingError: there is nothing to learn from; the cycle is ended with that reason.
+        UsageError: there is nothing to learn from, or a correction is wrong; the cycle is ended with that reason.
     """
     registry, record = open_registry(cycle.request.settings.registry), cycle.record
     if record.is_collected():
@@ -122,17 +133,16 @@ def collect(cycle: Cycle) -> None:
         label_kind=manifest.label_kind,
         corpus=cycle.request.corpus,
     )
-    try:
+    with _ended_by(record, UsageError):
         collect_examples(request, record.store, cycle.begun.begun_at)
-    except LabelingError as error:
-        record.end(CycleOutcome(ending="refused", reason=str(error), ended_at=datetime.now(UTC)))
-        raise
 
 
 def train(cycle: Cycle, work: Path, on_progress: OnProgress) -> Candidate:
     """Train the candidate and add it to the registry; what a killed process left in ``work`` is gone on with.
 
-    Raises: as ``train_bundle``.
+    Raises:
+        SourceError, TrainingError: nothing can be learned from these examples; the cycle is ended with that reason.
+        BundleError, OutputError, StorageError: as ``train_bundle`` and ``Registry.add``; the cycle can be gone on with.
     """
     record, settings = cycle.record, cycle.request.settings
     if (standing := record.candidate()) is not None:
@@ -141,17 +151,18 @@ def train(cycle: Cycle, work: Path, on_progress: OnProgress) -> Candidate:
     production = local_bundle(registry.bundle_uri(cycle.begun.production))
     folder = work / cycle.begun.cycle_id
     if not folder.exists():
-        train_bundle(
-            record.store.uri_of(EXAMPLES),
-            str(folder),
-            training_settings(settings, production),
-            on_progress,
-            corpus=_rules(cycle),
-        )
+        with _ended_by(record, SourceError, TrainingError):
+            train_bundle(
+                record.store.uri_of(EXAMPLES),
+                str(folder),
+                training_settings(settings, production),
+                on_progress,
+                corpus=_rules(cycle),
+            )
     manifest = read_manifest(folder)
     added = registry.add(folder)
     provenance = manifest.provenance
-    return record.keep_candidate(
+    candidate = record.keep_candidate(
         Candidate(
             model_version=added.model_version,
             labels=manifest.labels,
@@ -161,6 +172,8 @@ def train(cycle: Cycle, work: Path, on_progress: OnProgress) -> Candidate:
             videos_skipped=_count(provenance.get("videos_skipped")),
         )
     )
+    shutil.rmtree(folder)
+    return candidate
 
 
 def judge(cycle: Cycle, candidate: Candidate, on_progress: OnGate) -> GateDecision:
@@ -223,6 +236,16 @@ def training_settings(settings: RetrainSettings, production: Path) -> TrainSetti
     if settings.warm_start and chosen.student.start is None:
         chosen = replace(chosen, student=replace(chosen.student, start=str(production)))
     return chosen
+
+
+@contextmanager
+def _ended_by(record: CycleStore, *errors: type[LabelingError]) -> Iterator[None]:
+    """End the cycle with what is raised: going on with it would raise it again."""
+    try:
+        yield
+    except errors as error:
+        record.end(CycleOutcome(ending="refused", reason=str(error), ended_at=datetime.now(UTC)))
+        raise
 
 
 def _rules(cycle: Cycle) -> CorpusRules:

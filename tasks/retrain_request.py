@@ -10,6 +10,8 @@ from cdmodel.gate_settings import GateSettings
 from cdmodel.setting_groups import FORBID_UNKNOWN
 from cdmodel.train_settings import TrainSettings
 from storage.corpus import CorpusRules
+from storage.filesystem import absolute_uri
+from storage.published_datasets import published_source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,10 @@ class RetrainSettings:
     """A cycle that an alarm asks for is not begun within so many hours of the last one's beginning."""
 
     def __post_init__(self) -> None:
+        # Workers have other working directories.
+        object.__setattr__(self, "registry", absolute_uri(self.registry))
+        if self.benchmark is not None and published_source(self.benchmark) is None:
+            object.__setattr__(self, "benchmark", absolute_uri(self.benchmark))
         if not 0 <= self.cooldown_hours < float("inf"):
             raise ValueError(f"cooldown_hours must be at or above 0, got {self.cooldown_hours}")
 

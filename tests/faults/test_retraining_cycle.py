@@ -151,13 +151,13 @@ def test_other_settings_or_another_production_end_an_unfinished_cycle(stage: Sta
     registry = stage.begin_registry()
     first = stage.open()
     assert stage.open().resumed
-    second = stage.open(NOW + timedelta(minutes=1), benchmark="/other")
+    second = stage.open(NOW + timedelta(minutes=1), cooldown_hours=1.0)
     assert not second.resumed
     ended = first.record.outcome()
     assert ended is not None
     assert (ended.ending, ended.reason) == ("abandoned", "a cycle with other settings was begun")
     registry.move("production", version_of(stage.first), after=1, moved_by="somebody", reason="again")
-    third = stage.open(NOW + timedelta(minutes=2), benchmark="/other")
+    third = stage.open(NOW + timedelta(minutes=2), cooldown_hours=1.0)
     assert not third.resumed
     assert third.begun.production_move == 2
     ended = second.record.outcome()
