@@ -1,68 +1,63 @@
 """A year of the learning loop in weeks, on generated videos whose world changes at known weeks; with the loop and without.
 
-Every week brings videos that nobody has seen. They are labeled as ``cdlabel label`` labels them, a share of them is audited,
-and every fourth week the loop turns: examples are collected from the tables, a candidate is trained, judged and, if it
-passes, promoted. The teacher never changes. The world does: other backgrounds from week 12, motions half as fast again from
-week 24, and from week 36 one class that nobody had seen. Each week the share of videos on which the cascade agrees with the
-teacher on every clip, and the share of clips it asks the teacher about, for the loop and for the first bundle left alone.
+Every week brings new videos, each a recording of its own. The bundle in production labels them, a share of them is audited by the
+teacher, and every fourth week the loop turns: examples are selected from what was labeled, a candidate is trained from the
+student in production, judged by the gate on a frozen benchmark and on audits, and promoted or not. The teacher never
+changes. The world does: other backgrounds from week 12, motions half as fast again from week 24, and from week 36 one class
+that nobody had seen. Each week the share of videos on which the cascade agrees with the teacher on every clip, and the
+share of clips that it asks the teacher about, for the loop and for the first bundle left alone.
 
-Not timed: everything runs in this process, so that a year takes minutes; what Prefect and Dask add is tested elsewhere.
-Usage: python benchmarks/simulate_year.py [--seeds 0 1 2] [--weeks 52] [--videos 24] [--audit 0.5] [--folder DIR] [--json]
+Selection, training, calibration, replay and gate are the product's own; tables, registry and flows are left out (tests have
+them), and videos are encoded, decoded and shown to the teacher once, in a pool that the years draw from. Nothing is timed.
+Usage: python benchmarks/simulate_year.py [--seeds 0 1 2] [--pool FOLDER] [--only-pool NUMBER] [--json]
 """
 
 from __future__ import annotations
 
-import argparse
+import io
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
-import torch
 from document import argument_parser, document
+from gate_trials import KnownAnswers, Pool, Trained, mean_probability, role_clips, side
+from numpy.typing import NDArray
 
-from cdmodel.audit_draw import AuditSettings
 from cdmodel.bundle import DEMO_BUNDLE
+from cdmodel.bundle_fit import fit_bundle, to_cached
+from cdmodel.decode import ClipReader
 from cdmodel.decode_limits import DecodeLimits
+from cdmodel.descent import Keeper
 from cdmodel.encode import encode_mp4
+from cdmodel.example_selection import Example, LabeledRow, role_of, select_examples
 from cdmodel.example_settings import CollectSettings
-from cdmodel.models import CascadeModels, load_bundle
-from cdmodel.policies import DenseTeacher
-from cdmodel.replay import calibrate, replay
-from cdmodel.scenes import FRAMES_PER_SECOND, SceneSpec, draw_scene, render
-from cdmodel.score_entry import ScoredEntry
+from cdmodel.gate import BundleFacts, GateDecision, GateSettings, SetAnswers, decide
+from cdmodel.models import limit_threads, load_bundle
+from cdmodel.replay import ClipFlops, Replay, calibrate, replay
+from cdmodel.role_clips import ClipPixels, FitRole, RoleClips, RoleLogits
+from cdmodel.scenes import FRAMES_PER_SECOND, LABELS, VIDEOS_PER_GROUP, SceneSpec, draw_scene, render
 from cdmodel.teacher_source import TeacherSettings
 from cdmodel.train_settings import StudentSettings, TrainSettings
-from cdmodel.types import LabeledVideo, VideoRef
-from storage.filesystem import open_store
-from storage.registry import open_registry
-from storage.run_store import iter_shards
-from storage.uri import video_id_of
-from tasks.evaluate_bundle import subject_of
-from tasks.finish_run import publish_and_record
-from tasks.label_shard import LabelingSpec, label_shard
-from tasks.plan_run import open_run
-from tasks.record_cycle import record_cycle
-from tasks.retrain_cycle import CoolingDown, collect, judge, open_cycle, promote, train
-from tasks.retrain_request import RetrainRequest, RetrainSettings
-from tasks.run_request import LabelingPlan, RunRequest
-from tasks.score_dataset import score_one
-from tasks.train_bundle import train_bundle
-from tasks.worker_models import WorkerModels
+from cdmodel.training import score_student
 
-WEEKS_PER_CYCLE = 4
-BACKGROUND_WEEK, MOTION_WEEK, CLASS_WEEK = 12, 24, 36
+WEEKS, WEEKS_PER_CYCLE, VIDEOS_PER_WEEK = 52, 4, 60
+FIRST_VIDEOS, BENCHMARK_VIDEOS = 400, 320
+AUDIT_SHARE = 0.5
 NEW_CLASS = "circle_cw"
-FIRST_VIDEOS, BENCHMARK_VIDEOS = 240, 160
-MOST_EXAMPLES = 240
-"""Of the tables, beside those of the first data set."""
+PHASES: tuple[tuple[str, int, SceneSpec], ...] = (
+    ("before", 0, SceneSpec(seed=9000, absent_labels=(NEW_CLASS,))),
+    ("backgrounds", 12, SceneSpec(seed=9001, absent_labels=(NEW_CLASS,), backdrop="stripes")),
+    ("motions", 24, SceneSpec(seed=9002, absent_labels=(NEW_CLASS,), backdrop="stripes", vigour=1.5)),
+    ("new class", 36, SceneSpec(seed=9003, backdrop="stripes", vigour=1.5)),
+)
+"""Name, first week and world."""
+COLLECT = CollectSettings(max_videos=1200)
+GATE = GateSettings(accuracy_margin=0.05)
+"""As it is by default, but for what 320 videos can tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,198 +76,237 @@ class Week:
 
 def main() -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--weeks", type=int, default=52)
-    parser.add_argument("--videos", type=int, default=24)
-    parser.add_argument("--audit", type=float, default=0.5)
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the weeks' draws and of training")
+    parser.add_argument("--pool", type=Path, default=Path("benchmarks/results/year_pool"))
+    parser.add_argument("--only-pool", type=int, help="make the pool of this phase and no more")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    years = {}
-    for seed in arguments.seeds:
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = (arguments.folder or Path(scratch)) / f"seed-{seed}"
-            years[seed] = live(folder, seed, arguments)
+    limit_threads(1)
+    if arguments.only_pool is not None:
+        load_pool(arguments.pool, arguments.only_pool)
+        return
+    pools = [load_pool(arguments.pool, phase) for phase in range(len(PHASES))]
+    years = {seed: Year(pools, seed).live() for seed in arguments.seeds}
     report = document("year", cases(years), len(arguments.seeds))
     report["weeks"] = {seed: [asdict(week) for week in weeks] for seed, weeks in years.items()}
     print(json.dumps(report) if arguments.json else as_text(report))
 
 
-def live(folder: Path, seed: int, arguments: argparse.Namespace) -> list[Week]:
-    """Live one year and return its weeks."""
-    folder.mkdir(parents=True)
-    first, benchmark = prepare(folder, seed)
-    registry = folder / "models"
-    open_registry(str(registry), create=True)
-    added = open_registry(str(registry)).add(first)
-    open_registry(str(registry)).move(
-        "production", added.model_version, after=0, moved_by="year", reason="the first", metrics={}
-    )
-    settings = RetrainSettings(
-        registry=str(registry),
-        benchmark=str(benchmark),
-        collect=CollectSettings(base=str(folder / "first" / "labels.csv"), max_videos=MOST_EXAMPLES),
-    )
-    alone = load_bundle(first)
-    weeks: list[Week] = []
-    for week in range(arguments.weeks):
-        videos = write_week(folder / "videos" / f"week-{week:02d}", world(seed, week), arguments.videos)
-        bundle = bundle_of(registry)
-        label_week(folder / "videos" / f"week-{week:02d}", videos, folder / "out", bundle, arguments.audit)
-        event = turn(folder, settings, seed) if week % WEEKS_PER_CYCLE == WEEKS_PER_CYCLE - 1 else ""
-        weeks.append(look(week, videos, load_bundle(bundle), alone, event))
-        print(f"seed {seed} {weeks[-1]}", file=sys.stderr, flush=True)
-    return weeks
+def load_pool(folder: Path, phase: int) -> Pool:
+    """Return the videos of a phase, made once."""
+    file = folder / f"phase-{phase}.npz"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(file, **asdict(make_pool(PHASES[phase][2], videos_of(phase))))
+    with np.load(file) as kept:
+        return Pool(**kept)
 
 
-def world(seed: int, week: int) -> SceneSpec:
-    """Return what videos of a week are like."""
-    return SceneSpec(
-        seed=1_000_000 + 1000 * seed + week,
-        backdrop="stripes" if week >= BACKGROUND_WEEK else "clutter",
-        vigour=1.5 if week >= MOTION_WEEK else 1.0,
-        absent_labels=() if week >= CLASS_WEEK else (NEW_CLASS,),
-    )
+def videos_of(phase: int) -> int:
+    """Return how many videos the weeks of a phase show; the first world is also learned from and judged by."""
+    end = PHASES[phase + 1][1] if phase + 1 < len(PHASES) else WEEKS
+    weekly = (end - PHASES[phase][1]) * VIDEOS_PER_WEEK
+    return weekly + (FIRST_VIDEOS + BENCHMARK_VIDEOS if phase == 0 else 0)
 
 
-def prepare(folder: Path, seed: int) -> tuple[Path, Path]:
-    """Train the first bundle on the world as it begins, and write the benchmark: that world, with true labels."""
-    spec = SceneSpec(seed=900_000 + seed, absent_labels=(NEW_CLASS,))
-    learned = write_labeled(folder / "first", spec, FIRST_VIDEOS)
-    yardstick = SceneSpec(seed=800_000 + seed, absent_labels=(NEW_CLASS,))
-    benchmark = write_labeled(folder / "benchmark", yardstick, BENCHMARK_VIDEOS)
-    settings = TrainSettings(
-        seed=seed,
-        teacher=TeacherSettings(weights=str(DEMO_BUNDLE), learn="nothing"),
-        student=StudentSettings(steps=1500),
-    )
-    train_bundle(str(learned), str(folder / "bundle"), settings, keep_quiet)
-    return folder / "bundle", benchmark
-
-
-def turn(folder: Path, settings: RetrainSettings, seed: int) -> str:
-    """Turn the loop once and say what came of it."""
-    now = datetime.now(UTC)
-    request = RetrainRequest(out=str(folder / "out"), settings=settings, reason="the fourth week")
-    cycle = open_cycle(request, now)
-    assert not isinstance(cycle, CoolingDown)
-    collect(cycle)
-    candidate = train(cycle, folder / "work", keep_quiet)
-    decision = judge(cycle, candidate, keep_quiet)
-    outcome = promote(cycle, candidate, decision, "year", now)
-    record_cycle(cycle, candidate, decision, outcome)
-    return f"{outcome.ending}: {outcome.reason}"
-
-
-def bundle_of(registry: Path) -> Path:
-    """Return the folder of what is in production."""
-    models = open_registry(str(registry))
-    current = models.current("production")
-    assert current is not None
-    return Path(models.bundle_uri(current.model_version))
-
-
-def label_week(folder: Path, videos: Sequence[LabeledVideo], out: Path, bundle: Path, audit_share: float) -> None:
-    """Label what came this week as a run does, shard by shard."""
-    manifest = folder / "manifest.csv"
-    rows = "\n".join(f"{Path(video.video.uri).name},{video.group}" for video in videos)
-    manifest.write_text(f"uri,group\n{rows}\n")
-    audit = AuditSettings(share=audit_share)
-    config = {"audit": {"share": audit_share}, "source": str(manifest), "out": str(out)}
-    plan = open_run(RunRequest(source=str(manifest), out=str(out), bundle=str(bundle), config_toml=json.dumps(config)))
-    assert isinstance(plan, LabelingPlan)
-    header = plan.header
-    spec = LabelingSpec(
-        out=str(out),
-        run_id=header.run_id,
-        launch_id=uuid4().hex[:12],
-        run_date=header.run_date,
-        corpus=header.corpus,
-        fingerprint=header.fingerprint,
-        models=WorkerModels(
-            bundle=str(bundle), model_version=header.model_version, allowed_builders=(), model_threads=None
-        ),
-        sampling=plan.sampling,
-        cascade=plan.cascade,
-        limits=DecodeLimits(isolated=False),
-        prices=None,
-        audit=audit,
-    )
-    for shard in iter_shards(open_store(str(out)), header.run_id):
-        label_shard(shard, spec)
-    publish_and_record(str(out), header.run_id, config_json=json.dumps(config), code_version=version("cdlabel"))
-
-
-def look(week: int, videos: Sequence[LabeledVideo], on: CascadeModels, off: CascadeModels, event: str) -> Week:
-    """Measure both bundles on all videos of the week, by replay, which is what a run would have done."""
-    scored = score(videos, on, {})
-    agreement, share = measure(scored, on)
-    # The teacher is the same: what it said need not be asked again.
-    rest = scored if on.model_version == off.model_version else score(videos, off, scored)
-    agreement_off, share_off = measure(rest, off)
-    return Week(
-        week=week,
-        agreement=agreement,
-        escalated_share=share,
-        agreement_off=agreement_off,
-        escalated_share_off=share_off,
-        model_version=on.model_version,
-        event=event,
+def make_pool(spec: SceneSpec, videos: int) -> Pool:
+    """Encode and decode the first video of so many recordings, and let the teacher look at every clip."""
+    models = load_bundle(DEMO_BUNDLE)
+    views = (models.student.geometry, models.teacher.geometry)
+    pixels, logits, clips, labels = [], [], [], []
+    for number in range(videos):
+        scene = draw_scene(spec, number * VIDEOS_PER_GROUP)
+        content = encode_mp4(render(scene), FRAMES_PER_SECOND)
+        reader = ClipReader(io.BytesIO(content), str(number), models.manifest.sampling, DecodeLimits())
+        batches = list(reader.read_views(views))
+        pixels += [small.to_host() for small, _ in batches]
+        logits += [models.teacher.score(large.pixels_NTCHW) for _, large in batches]
+        clips.append(sum(len(small.spans) for small, _ in batches))
+        labels.append(LABELS.index(scene.label))
+    return Pool(
+        student_NTCHW=np.concatenate(pixels),
+        teacher_NK=np.concatenate(logits),
+        clips_V=np.array(clips),
+        label_V=np.array(labels),
+        group_V=np.arange(videos),
     )
 
 
-def score(
-    videos: Sequence[LabeledVideo], models: CascadeModels, known: dict[str, ScoredEntry]
-) -> dict[str, ScoredEntry]:
-    """Return what both models say of the videos, by uri."""
-    sampling = models.manifest.sampling
-    return {video.video.uri: score_one(video, models, sampling, known.get(video.video.uri)) for video in videos}
+class Year:
+    """One year: what is in production, and what has been labeled so far."""
+
+    def __init__(self, pools: Sequence[Pool], seed: int) -> None:
+        self._seed = seed
+        self._pool = join(pools)
+        self._dense_V = dense_labels(self._pool)
+        models = load_bundle(DEMO_BUNDLE)
+        self._flops = ClipFlops(student=models.student.flops_per_clip, teacher=models.teacher.flops_per_clip)
+        random = np.random.default_rng((seed, 1))
+        ends = np.cumsum([len(pool.clips_V) for pool in pools])
+        by_phase = [
+            random.permutation(np.arange(end - len(pool.clips_V), end)) for pool, end in zip(pools, ends, strict=True)
+        ]
+        self._base, self._benchmark, by_phase[0] = np.split(
+            by_phase[0], [FIRST_VIDEOS, FIRST_VIDEOS + BENCHMARK_VIDEOS]
+        )
+        self._weekly = np.concatenate(by_phase).reshape(WEEKS, VIDEOS_PER_WEEK)
+        self._audited_V = np.random.default_rng((seed, 2)).random(len(self._pool.clips_V)) < AUDIT_SHARE
+        self._rows: list[LabeledRow] = []
+
+    def live(self) -> list[Week]:
+        """Live it, and return its weeks."""
+        first = self._train(self._of_base(), None, "m-first", steps=1500)
+        production, weeks = first, []
+        for week in range(WEEKS):
+            videos = self._weekly[week]
+            agreement, share = self._label(production, videos)
+            agreement_off, share_off = self._look(first, videos)
+            event, before = "", production
+            if week % WEEKS_PER_CYCLE == WEEKS_PER_CYCLE - 1:
+                production, event = self._turn(production, week)
+            weeks.append(
+                Week(
+                    week=week,
+                    agreement=agreement,
+                    escalated_share=share,
+                    agreement_off=agreement_off,
+                    escalated_share_off=share_off,
+                    model_version=before.facts.model_version,
+                    event=event,
+                )
+            )
+            print(f"seed {self._seed} {weeks[-1]}", file=sys.stderr, flush=True)
+        return weeks
+
+    def _turn(self, production: Trained, week: int) -> tuple[Trained, str]:
+        """Turn the loop once; return what is in production then, and why."""
+        selection = select_examples(self._rows, {}, LABELS, replace(COLLECT, seed=self._seed))
+        examples = [*self._of_base(), *selection.examples]
+        candidate = self._train(examples, production, f"m-week-{week}", steps=800)
+        decision = self._judge(candidate, production)
+        return (candidate if decision.promoted else production), f"{decision.verdict}: {decision.reason}"
+
+    def _of_base(self) -> list[Example]:
+        return [
+            Example(
+                uri=str(video),
+                label=LABELS[self._pool.label_V[video]],
+                group=str(video),
+                split=role_of(f"{self._seed} {video}"),
+                weight=1.0,
+                source="base",
+            )
+            for video in self._base
+        ]
+
+    def _train(self, examples: Sequence[Example], production: Trained | None, name: str, *, steps: int) -> Trained:
+        roles: dict[FitRole, RoleClips] = {}
+        logits: dict[str, NDArray[np.float32]] = {}
+        for role in ("train", "conf", "cal", "test"):
+            of_role = [example for example in examples if example.split == role]
+            videos = np.array([int(example.uri) for example in of_role])
+            label_V = np.array([LABELS.index(example.label) for example in of_role])
+            clips = role_clips(self._pool, videos, label_V)
+            weight_V = np.array([example.weight for example in of_role])
+            roles[role] = replace(clips, weight_V=weight_V if len(set(weight_V)) > 1 else None)
+            logits[role] = self._pool.teacher_NK[self._pool.rows(videos)]
+        settings = TrainSettings(
+            seed=self._seed,
+            teacher=TeacherSettings(weights=str(DEMO_BUNDLE), learn="nothing"),
+            student=StudentSettings(steps=steps, learning_rate=0.004 if production is None else 0.001),
+        )
+        start = None if production is None else production.fitted.networks.student
+        keeper = Keeper(checkpoints=KnownAnswers(logits, start), every_seconds=1e9)
+        fitted = fit_bundle(roles, LABELS, settings, lambda progress: None, keeper)
+        shown_K = roles["train"].truth_VK.any(axis=0)
+        untaught = tuple(label for label, shown in zip(LABELS, shown_K, strict=True) if not shown)
+        facts = BundleFacts(model_version=name, labels=LABELS, label_kind="single", untaught=untaught)
+        return Trained(facts=facts, fitted=fitted, teacher_KK=np.eye(len(LABELS), dtype=np.float32))
+
+    def _judge(self, candidate: Trained, production: Trained) -> GateDecision:
+        """Judge by the benchmark, and by the audited videos that nothing learns from."""
+        audits = np.array([int(row.uri) for row in self._rows if row.teacher_label and role_of(row.group) == "test"])
+        sets = []
+        for name, videos, label_V in (
+            ("benchmark", self._benchmark, self._pool.label_V[self._benchmark]),
+            ("audits", audits, self._dense_V[audits] if len(audits) else audits),
+        ):
+            if len(videos):
+                sets.append(
+                    SetAnswers(
+                        name=name,  # type: ignore[arg-type] # one of two literals
+                        groups=tuple(map(str, videos)),
+                        labels=tuple((LABELS[label],) for label in label_V),
+                        candidate=side(self._pool, candidate, videos, label_V, self._flops),
+                        production=side(self._pool, production, videos, label_V, self._flops),
+                        videos_unreadable=0,
+                    )
+                )
+        return decide(candidate.facts, production.facts, sets, GATE)
+
+    def _look(self, trained: Trained, videos: NDArray[np.int64]) -> tuple[float, float]:
+        """Return agreement with the dense teacher, and the share of clips that go to the teacher."""
+        return self._compare(self._replay(trained, videos), videos)
+
+    def _label(self, trained: Trained, videos: NDArray[np.int64]) -> tuple[float, float]:
+        """Label the videos of a week, audit some, and remember the rows."""
+        answers = self._replay(trained, videos)
+        for place, video in enumerate(videos):
+            probabilities_K = answers.probabilities_VK[place]
+            self._rows.append(
+                LabeledRow(
+                    video_id=str(video),
+                    uri=str(video),
+                    video_version=str(video),
+                    size_bytes=None,
+                    group=f"{self._seed} {video}",
+                    label=LABELS[probabilities_K.argmax()],
+                    confidence=float(probabilities_K.max()),
+                    escalated=bool(answers.asked_V[place]),
+                    teacher_label=LABELS[self._dense_V[video]] if self._audited_V[video] else None,
+                    audit_share=AUDIT_SHARE,
+                    run_id="year",
+                    model_version=trained.facts.model_version,
+                )
+            )
+        return self._compare(answers, videos)
+
+    def _compare(self, answers: Replay, videos: NDArray[np.int64]) -> tuple[float, float]:
+        agrees_V = answers.probabilities_VK.argmax(axis=1) == self._dense_V[videos]
+        return float(agrees_V.mean()), float(answers.escalated_share)
+
+    def _replay(self, trained: Trained, videos: NDArray[np.int64]) -> Replay:
+        """Return what the bundle's default would have answered to videos."""
+        clips = role_clips(self._pool, videos, self._pool.label_V[videos])
+        networks, decisions = trained.fitted.networks, trained.fitted.decisions
+        output = score_student(networks.student, networks.student_spec, ClipPixels.of(clips.student_NTCHW))
+        logits = RoleLogits(
+            student_NK=output.logits_NK.numpy(),
+            q_teacher_N=output.q_teacher_logit_N.numpy(),
+            q_student_N=output.q_student_logit_N.numpy(),
+            teacher_NK=self._pool.teacher_NK[self._pool.rows(videos)],
+        )
+        scored = [calibrate(video, decisions.calibration, "single") for video in to_cached(clips, logits)]
+        return replay(decisions.policy, decisions.judge("single"), scored, self._flops)
 
 
-def measure(entries: dict[str, ScoredEntry], models: CascadeModels) -> tuple[float, float]:
-    """Return the agreement of the bundle's cascade with its dense teacher, and its escalated share of clips."""
-    manifest, subject = models.manifest, subject_of(models)
-    scored = [calibrate(entry.answers, manifest.calibration, manifest.label_kind) for entry in entries.values()]
-    cascade = replay(subject.policy, subject.judge, scored, subject.flops)
-    dense = replay(DenseTeacher(), subject.judge, scored, subject.flops)
-    same = cascade.probabilities_VK.argmax(axis=1) == dense.probabilities_VK.argmax(axis=1)
-    return float(same.mean()), float(cascade.escalated_share)
+def join(pools: Sequence[Pool]) -> Pool:
+    """Return all videos behind one another."""
+    whole = {name: np.concatenate([getattr(pool, name) for pool in pools]) for name in Pool.__slots__}
+    return Pool(**{**whole, "group_V": np.arange(len(whole["clips_V"]))})
 
 
-def write_week(folder: Path, spec: SceneSpec, videos: int) -> list[LabeledVideo]:
-    """Write the videos of a week, each with its true label, which nobody is told."""
-    folder.mkdir(parents=True)
-    written = []
-    for index in range(videos):
-        scene = draw_scene(spec, index)
-        path = folder / f"{index:04d}.mp4"
-        path.write_bytes(encode_mp4(render(scene), FRAMES_PER_SECOND))
-        video = VideoRef(video_id=video_id_of(str(path)), uri=str(path), video_version="1", size_bytes=None)
-        group = f"{spec.seed}-{scene.group}"
-        written.append(LabeledVideo(video=video, labels=(scene.label,), group=group, split="test"))
-    return written
-
-
-def write_labeled(folder: Path, spec: SceneSpec, videos: int) -> Path:
-    """Write videos and their true labels, and return the manifest."""
-    written = write_week(folder, spec, videos)
-    rows = "\n".join(f"{Path(one.video.uri).name},{one.labels[0]},{one.group}" for one in written)
-    manifest = folder / "labels.csv"
-    manifest.write_text(f"uri,label,group\n{rows}\n")
-    return manifest
-
-
-def keep_quiet(progress: Any) -> None:
-    """Stand in for nobody who looks."""
+def dense_labels(pool: Pool) -> NDArray[np.int64]:
+    """Return what the teacher on every clip says of each video, by the plain mean."""
+    ends_V = np.cumsum(pool.clips_V)
+    spans = zip(ends_V - pool.clips_V, ends_V, strict=True)
+    return np.array([mean_probability(pool.teacher_NK[start:end]).argmax() for start, end in spans])
 
 
 def cases(years: dict[int, list[Week]]) -> dict[str, Any]:
-    """Return, for the weeks before and after each change, both agreements and both shares, over all seeds."""
+    """Return, for each cycle after each change, both agreements and both shares, the mean of all seeds."""
     found: dict[str, Any] = {}
-    for name, first, last in spans(max(len(weeks) for weeks in years.values())):
+    for name, first, last in spans():
         part = [week for weeks in years.values() for week in weeks if first <= week.week < last]
-        if not part:
-            continue
         for figure, unit in (("agreement", "share of videos"), ("escalated_share", "share of clips")):
             on = float(np.mean([getattr(week, figure) for week in part]))
             off = float(np.mean([getattr(week, f"{figure}_off") for week in part]))
@@ -285,18 +319,13 @@ def cases(years: dict[int, list[Week]]) -> dict[str, Any]:
     return found
 
 
-def spans(weeks: int) -> list[tuple[str, int, int]]:
-    """Return name, first week and the week after the last: each change's first, second and third cycle."""
-    found = [("before", 0, BACKGROUND_WEEK)]
-    for name, start, end in (
-        ("backgrounds", BACKGROUND_WEEK, MOTION_WEEK),
-        ("motions", MOTION_WEEK, CLASS_WEEK),
-        ("new class", CLASS_WEEK, weeks),
-    ):
+def spans() -> list[tuple[str, int, int]]:
+    """Return name, first week and the week after the last of every cycle, counted from each change."""
+    found = []
+    for phase, (name, start, _) in enumerate(PHASES):
+        end = PHASES[phase + 1][1] if phase + 1 < len(PHASES) else WEEKS
         cycles = range(start, end, WEEKS_PER_CYCLE)
-        found += [
-            (f"{name}, cycle {number}", first, min(first + WEEKS_PER_CYCLE, end)) for number, first in enumerate(cycles)
-        ]
+        found += [(f"{name}, cycle {number}", first, first + WEEKS_PER_CYCLE) for number, first in enumerate(cycles)]
     return found
 
 
