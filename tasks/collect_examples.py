@@ -70,6 +70,11 @@ def collect_examples(request: CollectRequest, store: Store, now: datetime) -> Se
         SourceError: there are no audits yet, or too few; corrections contradict each other or name what nobody knows; a
             role or a class has no example.
     """
+    if request.label_kind == "multi":
+        raise SourceError(
+            request.out,
+            "bundles with several labels per video are not retrained yet: use cdlabel train, models promote",
+        )
     settings, out = request.settings, open_store(request.out)
     since = (
         datetime(1970, 1, 1, tzinfo=UTC)
