@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -73,3 +75,18 @@ def test_by_video_several_clips_of_few_videos_share_a_batch():
     clips = _clips([10] * 20)
     alone, together = _drawer(clips).draw(1), _drawer(clips, by_video=True).draw(1)
     assert len(set(together.video_N.tolist())) <= 2 < len(set(alone.video_N.tolist()))
+
+
+@pytest.mark.parametrize("by_video", [False, True])
+def test_heavy_videos_are_drawn_as_much_oftener_and_equal_weights_change_no_draw(by_video):
+    plain = _clips([5, 5, 5])
+    heavy = replace(plain, weight_N=np.repeat([1.0, 8.0, 1.0], 5))
+    drawer = _drawer(heavy, size=800, by_video=by_video)
+    drawn = np.concatenate([drawer.draw(step).video_N.numpy() for step in range(5)])
+    share_V = np.bincount(drawn, minlength=3) / len(drawn)
+    assert share_V == pytest.approx([0.1, 0.8, 0.1], abs=0.08)
+    assert np.array_equal(
+        _drawer(plain, by_video=by_video).draw(3).rows_N, _drawer(plain, by_video=by_video).draw(3).rows_N
+    )
+    assert plain.subset(np.array([1, 2])).weight_N is None
+    assert heavy.subset(np.array([4, 5])).weight_N.tolist() == [1.0, 8.0]

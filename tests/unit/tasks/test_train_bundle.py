@@ -26,6 +26,7 @@ from cdmodel.sampling import ClipGeometry
 from cdmodel.teacher_source import TeacherSettings
 from cdmodel.train_settings import ConfidenceSettings, StudentSettings, TrainSettings
 from storage.corpus import CorpusRules
+from storage.dataset import read_dataset
 from tasks.add_reference import add_reference
 from tasks.train_bundle import train_bundle
 
@@ -277,3 +278,38 @@ def test_more_folds_than_groups_are_refused_before_anything_is_decoded(tmp_path)
     settings = replace(SHORT, confidence=ConfidenceSettings(origin="crossfit"))
     with pytest.raises(TrainingError, match=r"confidence\.folds"):
         train_bundle(str(dataset), str(tmp_path / "bundle"), settings, pytest.fail)
+
+
+def test_training_again_elsewhere_gives_the_same_bundle_whose_student_starts_from_the_given_one(trained, tmp_path):
+    dataset, bundle = trained
+    versions = []
+    for place in ("here", "there"):
+        production = tmp_path / place / "m-production"
+        shutil.copytree(bundle.folder, production)
+        table = tmp_path / place / "examples.csv"
+        with dataset.open() as file:
+            rows = [{**row, "uri": str(dataset.parent / row["uri"])} for row in csv.DictReader(file)]
+        with table.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [*rows[0], "weight"])
+            writer.writeheader()
+            writer.writerows({**row, "weight": 1 + number % 2} for number, row in enumerate(rows))
+        settings = replace(
+            SHORT,
+            teacher=TeacherSettings(weights=str(production), learn="nothing"),
+            student=replace(SHORT.student, start=str(production), learning_rate=1e-6),
+        )
+        rules = CorpusRules(roots=(str(dataset.parent),))
+        again = train_bundle(str(table), str(tmp_path / place / "bundle"), settings, _ignore, corpus=rules)
+        versions.append(again.model_version)
+        before, after = load_bundle(production).student.network, load_bundle(again.folder).student.network
+        for one, other in zip(before.parameters(), after.parameters(), strict=True):
+            assert torch.allclose(one, other, atol=1e-3)
+    assert versions[0] == versions[1]
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "nan", "heavy"])
+def test_a_weight_that_is_no_number_above_zero_is_refused_by_its_row(tmp_path, weight):
+    table = tmp_path / "labels.csv"
+    table.write_text(f"uri,label,weight\na.mp4,up,1.5\nb.mp4,down,{weight}\n")
+    with pytest.raises(SourceError, match=f"row 2: weight '{weight}' is not a number above 0"):
+        read_dataset(str(table))
