@@ -60,6 +60,8 @@ class CollectRequest:
     labels: tuple[str, ...]
     """Of the bundle in production."""
     label_kind: LabelKind
+    benchmark: str | None = None
+    """Data set that the gate judges by: its videos, and whatever is of their recordings, are never learned from."""
     corpus: CorpusRules = CorpusRules()  # noqa: RUF009 - frozen
 
 
@@ -70,7 +72,7 @@ def collect_examples(request: CollectRequest, store: Store, now: datetime) -> Se
 
     Raises:
         SourceError: there are no audits yet, or too few; corrections contradict each other or name what nobody knows; a
-            role or a class has no example.
+            role or a class has no example; the base or the benchmark cannot be read.
     """
     if request.label_kind == "multi":
         raise SourceError(
@@ -85,10 +87,9 @@ def collect_examples(request: CollectRequest, store: Store, now: datetime) -> Se
     )
     corrections = _corrections(request, out)
     rows = _rows(out, since, settings, corrections)
-    base = _base(request)
-    # What the base data set shows is known already, and better.
-    in_base = {example.uri for example in base}
-    rows = [row for row in rows if row.uri not in in_base]
+    judged = _judged(request)
+    base = [example for example in _base(request) if example.split == "test" or not judged.has(example)]
+    rows, passed_over = _pass_over(rows, base, judged)
     _require_audits(request.out, rows)
     selection = select_examples(rows, corrections, (*request.labels, *settings.new_labels), settings)
     audits = [example for example in selection.examples if example.split == "test"]
@@ -98,6 +99,7 @@ def collect_examples(request: CollectRequest, store: Store, now: datetime) -> Se
     if audits:
         write_examples(store, AUDITS, audits)
     document = _compose(out, since, examples, selection) | {"corrections": _account(corrections, examples)}
+    document["examples"]["passed_over"] = passed_over
     store.create(COMPOSITION, json.dumps(document, indent=2, sort_keys=True).encode())
     return selection
 
@@ -159,6 +161,58 @@ def _from_base(video: LabeledVideo) -> Example:
         video_id=video.video.video_id,
         video_version=video.video.video_version,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judged:
+    """What the benchmark shows, however else it may be called."""
+
+    uris: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
+    contents: frozenset[tuple[int | None, str | None]] = frozenset()
+
+    def has(self, found: LabeledRow | Example) -> bool:
+        content = (found.size_bytes, found.video_version) if isinstance(found, LabeledRow) else None
+        return found.uri in self.uris or found.group in self.groups or content in self.contents
+
+
+def _judged(request: CollectRequest) -> _Judged:
+    if request.benchmark is None:
+        return _Judged()
+    videos = read_dataset(request.benchmark, request.corpus, label_kind=request.label_kind).videos
+    videos = tuple(video for video in videos if video.split in (None, "test"))
+    return _Judged(
+        uris=frozenset(video.video.uri for video in videos),
+        groups=frozenset(video.group for video in videos),
+        contents=frozenset(
+            (video.video.size_bytes, video.video.video_version)
+            for video in videos
+            if video.video.size_bytes is not None
+        ),
+    )
+
+
+def _pass_over(
+    rows: Sequence[LabeledRow], base: Sequence[Example], judged: _Judged
+) -> tuple[list[LabeledRow], dict[str, int]]:
+    """Return the rows that nothing else speaks for, and how many were passed over by what does.
+
+    What the base data set shows is known already, and better. A recording that it gives another role than by name would lie
+    on two sides.
+    """
+    in_base, role_in_base = {example.uri for example in base}, {example.group: example.split for example in base}
+    kept: list[LabeledRow] = []
+    passed_over = {"in_base": 0, "in_benchmark": 0, "other_role_in_base": 0}
+    for row in rows:
+        if judged.has(row):
+            passed_over["in_benchmark"] += 1
+        elif row.uri in in_base:
+            passed_over["in_base"] += 1
+        elif role_in_base.get(row.group, role_of(row.group)) != role_of(row.group):
+            passed_over["other_role_in_base"] += 1
+        else:
+            kept.append(row)
+    return kept, passed_over
 
 
 def _require_audits(out: str, rows: Sequence[LabeledRow]) -> None:

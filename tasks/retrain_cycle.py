@@ -131,6 +131,7 @@ def collect(cycle: Cycle) -> None:
         settings=cycle.request.settings.collect,
         labels=manifest.labels,
         label_kind=manifest.label_kind,
+        benchmark=cycle.request.settings.benchmark,
         corpus=cycle.request.corpus,
     )
     with _ended_by(record, UsageError):

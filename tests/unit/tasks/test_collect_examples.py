@@ -261,6 +261,49 @@ def test_a_video_that_two_manifests_called_differently_is_one_example(out: Store
     assert {row["run_id"] for row in rows} == {"other"}
 
 
+def write_set(out: Store, rows: list[tuple[str, str, str]], name: str) -> str:
+    """Write a data set beside the videos of OUT: number of the video, group and split."""
+    table = Path(out.root).parent / name
+    lines = [f"v{number}.mp4,{'sit' if int(number) % 2 else 'run'},{group},{split}" for number, group, split in rows]
+    table.write_text("\n".join(["uri,label,group,split", *lines]) + "\n")
+    return str(table)
+
+
+def test_what_the_benchmark_shows_is_never_learned_from(out: Store, tmp_path: Path) -> None:
+    learned = [number for number in range(AUDITED) if role_of(f"recording-{number}") in LEARNED]
+    same_video, same_recording, same_name = learned[:3]
+    benchmark = write_set(
+        out,
+        [(f"{same_video:02d}", "elsewhere", "test"), (f"{VIDEOS - 1:02d}", f"recording-{same_recording}", "test"),
+         (f"{same_name:02d}", "trained", "train")],
+        "benchmark.csv",
+    )  # fmt: skip
+    cycle = open_store(str(tmp_path / "cycle"))
+    collect_examples(replace(request(out), benchmark=benchmark), cycle, NOON)
+    found = {row["video_id"] for row in rows_of(cycle, EXAMPLES)}
+    assert not {f"v{same_video:02d}", f"v{same_recording:02d}", f"v{VIDEOS - 1:02d}"} & found
+    assert f"v{same_name:02d}" in found, "what the benchmark calls train does not judge"
+    assert json.loads(cycle.read(COMPOSITION))["examples"]["passed_over"]["in_benchmark"] == 3
+
+
+def test_a_base_may_not_bring_back_what_judges_but_as_test(out: Store, tmp_path: Path) -> None:
+    benchmark = write_set(out, [("70", "seen", ""), ("71", "seen too", "")], "judge.csv")
+    base = write_set(out, [("70", "seen", "train"), ("71", "seen too", "test"), ("72", "new", "cal")], "base.csv")
+    cycle = open_store(str(tmp_path / "cycle"))
+    collect_examples(replace(request(out, base=base), benchmark=benchmark), cycle, NOON)
+    found = {Path(row["uri"]).stem: row["split"] for row in rows_of(cycle, EXAMPLES) if row["source"] == "base"}
+    assert found == {"v71": "test", "v72": "cal"}
+
+
+def test_a_recording_that_the_base_gives_another_role_is_on_one_side_only(out: Store, tmp_path: Path) -> None:
+    number = next(number for number in range(AUDITED) if role_of(f"recording-{number}") == "test")
+    base = write_set(out, [(f"{VIDEOS - 1:02d}", f"recording-{number}", "train")], "divided.csv")
+    cycle = collect(out, tmp_path, base=base)
+    assert f"v{number:02d}" not in {row["video_id"] for row in rows_of(cycle, AUDITS)}
+    assert json.loads(cycle.read(COMPOSITION))["examples"]["passed_over"]["other_role_in_base"] == 1
+    assert read_dataset(cycle.uri_of(EXAMPLES), CorpusRules(roots=("/",))).videos
+
+
 def test_several_labels_a_video_are_not_retrained(out: Store, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="not retrained yet"):
         collect_examples(replace(request(out), label_kind="multi"), open_store(str(tmp_path)), NOON)
