@@ -142,7 +142,7 @@ def select_examples(
     drawn.sort(key=lambda example: example.uri)
     kept = _thin(drawn, settings)
     left["too_many"] = len(drawn) - len(kept)
-    return Selection(examples=tuple(_balance(kept, settings.class_balance)), left_out=LeftOut(**left))
+    return Selection(examples=tuple(_balance(kept, settings)), left_out=LeftOut(**left))
 
 
 def _to_example(
@@ -192,23 +192,38 @@ def _weight(row: LabeledRow, settings: CollectSettings) -> float:
 
 
 def _thin(examples: Sequence[Example], settings: CollectSettings) -> list[Example]:
-    """Keep at most ``max_videos``, as many of each cell of role, class and confidence; who stays weighs more.
+    """Keep at most ``max_videos``. Corrections always stay.
 
-    Corrections always stay.
+    Of what is learned from, as many of each cell of role, class and confidence stay, and weigh more. What measures stays a fair
+    sample: of each such role the same share, whatever its class and confidence.
     """
     if len(examples) <= settings.max_videos:
         return list(examples)
     cells: dict[tuple[str, str, int], list[Example]] = defaultdict(list)
+    measuring: dict[str, list[Example]] = defaultdict(list)
     kept = [example for example in examples if example.source == "correction"]
     for example in examples:
-        if example.source != "correction":
+        if example.source == "correction":
+            continue
+        if example.split in LEARNED:
             cells[_cell(example)].append(example)
+        else:
+            measuring[example.split].append(example)
+    places = max(settings.max_videos - len(kept), 0)
+    share = places / (len(examples) - len(kept) or 1)
+    for role in measuring.values():
+        kept += _first(role, int(len(role) * share), settings.seed)
     room = _room([len(cell) for cell in cells.values()], max(settings.max_videos - len(kept), 0))
     for cell in cells.values():
-        stay = sorted(cell, key=lambda example: _draw(example, settings.seed))[:room]
+        stay = _first(cell, room, settings.seed)
         factor = len(cell) / len(stay) if stay else 1.0
         kept += [replace(example, weight=min(example.weight * factor, settings.max_weight)) for example in stay]
     return sorted(kept, key=lambda example: example.uri)
+
+
+def _first(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """Return so many of them by a lot that is each video's own, so that the same ones stay when others come."""
+    return sorted(examples, key=lambda example: _draw(example, seed))[:count]
 
 
 def _cell(example: Example) -> tuple[str, str, int]:
@@ -229,8 +244,11 @@ def _draw(example: Example, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}\0{example.uri}".encode()).digest()
 
 
-def _balance(examples: Sequence[Example], strength: float) -> list[Example]:
-    """Multiply the weights of what is learned by (mean mass of a class / mass of this one) to the power of ``strength``."""
+def _balance(examples: Sequence[Example], settings: CollectSettings) -> list[Example]:
+    """Multiply the weights of what is learned by (mean mass of a class / mass of this one) to the power of ``class_balance``.
+
+    No example counts more than ``max_weight`` afterwards either.
+    """
     mass: Counter[str] = Counter()
     for example in examples:
         if example.split in LEARNED:
@@ -238,8 +256,9 @@ def _balance(examples: Sequence[Example], strength: float) -> list[Example]:
     if not mass:
         return list(examples)
     mean = sum(mass.values()) / len(mass)
+    lift = {label: (mean / of_label) ** settings.class_balance for label, of_label in mass.items()}
     return [
-        replace(example, weight=example.weight * (mean / mass[example.label]) ** strength)
+        replace(example, weight=min(example.weight * lift[example.label], settings.max_weight))
         if example.split in LEARNED
         else example
         for example in examples

@@ -142,6 +142,53 @@ def test_too_many_are_thinned_evenly_and_those_who_stay_stand_for_the_rest() -> 
     assert [e.weight for e in selection.examples if e.label == "jump"] == pytest.approx([79 / 11] * 11)
 
 
+def test_what_measures_stays_a_fair_sample_when_there_is_too_much() -> None:
+    rows = [
+        row(
+            f"{role}{number:04d}",
+            role,
+            size_bytes=None,
+            label="run",
+            teacher_label="sit" if number % 10 == 0 else "run",
+            confidence=0.3 if number % 10 == 0 else 0.95,
+        )
+        for role in ("train", "cal", "test")
+        for number in range(1000)
+    ]
+    settings = CollectSettings(class_balance=0.0, max_videos=600)
+    examples = select_examples(rows, {}, LABELS, settings).examples
+    assert len(examples) == 600
+    for role in ("cal", "test"):
+        measured = [example for example in examples if example.split == role]
+        assert len(measured) == 200
+        assert sum(example.label == "sit" for example in measured) / 200 == pytest.approx(0.1, abs=0.06)
+        assert {example.weight for example in measured} == {1.0}
+    learned = Counter(example.label for example in examples if example.split == "train")
+    assert learned == {"sit": 100, "run": 100}
+
+
+def test_no_example_counts_more_than_the_most_that_one_may() -> None:
+    rows = [row(f"j{number}", size_bytes=None) for number in range(400)]
+    rows += [row("r", label="run", escalated=False, teacher_label="run", audit_share=0.01, size_bytes=None)]
+    examples = select_examples(rows, {}, LABELS, CollectSettings(class_balance=1.0, max_weight=5.0)).examples
+    assert max(example.weight for example in examples) == 5.0
+
+
+@given(st.integers(2, 40), st.lists(st.sampled_from(("train", "conf", "cal", "test")), max_size=60), st.integers(0, 9))
+def test_thinning_keeps_no_more_than_asked_for_and_every_correction(
+    most: int, roles: list[str], corrected: int
+) -> None:
+    rows = [
+        row(f"v{number:02d}", role, size_bytes=None, teacher_label=LABELS[number % 3], confidence=(number % 7) / 7)
+        for number, role in enumerate(roles)
+    ]
+    said = {one.uri: correction(one.video_id, "sit")[one.uri] for one in rows[:corrected]}
+    selection = select_examples(rows, said, LABELS, CollectSettings(max_videos=most))
+    assert len(selection.examples) <= max(most, len(said))
+    assert set(said) <= {example.uri for example in selection.examples}
+    assert selection.left_out.too_many == len(rows) - len(selection.examples)
+
+
 @given(st.permutations(range(30)), st.integers(0, 3))
 def test_the_order_of_the_rows_decides_nothing(order: list[int], seed: int) -> None:
     rows = [
