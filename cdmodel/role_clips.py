@@ -167,11 +167,13 @@ def _join(pixels: Sequence[NDArray[np.uint8]], roles: Sequence[RoleClips]) -> La
 
 
 def _join_weights(roles: Sequence[RoleClips]) -> NDArray[np.float64] | None:
+    """Return the weights of the roles' clips; None where all are equal, which draw as if there were none."""
     if all(role.weight_V is None for role in roles):
         return None
-    return np.concatenate(
+    weight_N = np.concatenate(
         [
             np.repeat(np.ones(len(role.clips_V)) if role.weight_V is None else role.weight_V, role.clips_V)
             for role in roles
         ]
     )
+    return None if (weight_N == weight_N[:1]).all() else weight_N

@@ -126,8 +126,8 @@ def _collect(store: ClipStore, videos: Sequence[LabeledVideo], labels: Sequence[
 
 
 def _weights(weights: Sequence[float]) -> NDArray[np.float64] | None:
-    """Return the weights where they differ: equal ones draw as if there were none."""
-    return None if len(set(weights)) <= 1 else np.array(weights, dtype=np.float64)
+    """Return the weights; None where all are 1, as if there were none."""
+    return None if set(weights) <= {1.0} else np.array(weights, dtype=np.float64)
 
 
 def _refuse_lost_classes(videos: Sequence[LabeledVideo], train: RoleClips, labels: Sequence[str]) -> None:

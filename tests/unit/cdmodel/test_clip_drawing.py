@@ -8,7 +8,7 @@ import torch
 
 from cdmodel.bundle import ModelSpec
 from cdmodel.clip_drawing import ClipDrawer
-from cdmodel.role_clips import ClipPixels, LabeledClips
+from cdmodel.role_clips import ClipPixels, LabeledClips, RoleClips, clips_for_student
 from cdmodel.sampling import ClipGeometry
 
 SPEC = ModelSpec(
@@ -78,15 +78,40 @@ def test_by_video_several_clips_of_few_videos_share_a_batch():
 
 
 @pytest.mark.parametrize("by_video", [False, True])
-def test_heavy_videos_are_drawn_as_much_oftener_and_equal_weights_change_no_draw(by_video):
+def test_heavy_videos_are_drawn_as_much_oftener(by_video):
     plain = _clips([5, 5, 5])
     heavy = replace(plain, weight_N=np.repeat([1.0, 8.0, 1.0], 5))
     drawer = _drawer(heavy, size=800, by_video=by_video)
     drawn = np.concatenate([drawer.draw(step).video_N.numpy() for step in range(5)])
     share_V = np.bincount(drawn, minlength=3) / len(drawn)
     assert share_V == pytest.approx([0.1, 0.8, 0.1], abs=0.08)
-    assert np.array_equal(
-        _drawer(plain, by_video=by_video).draw(3).rows_N, _drawer(plain, by_video=by_video).draw(3).rows_N
-    )
     assert plain.subset(np.array([1, 2])).weight_N is None
     assert heavy.subset(np.array([4, 5])).weight_N.tolist() == [1.0, 8.0]
+
+
+def _role(weight_V):
+    pixels = np.zeros((6, 2, 3, 6, 6), dtype=np.uint8)
+    return RoleClips(
+        student_NTCHW=pixels,
+        teacher_NTCHW=pixels,
+        truth_VK=np.eye(3, dtype=np.bool_),
+        clips_V=np.array([2, 2, 2]),
+        groups=("a", "b", "c"),
+        videos=("a.mp4", "b.mp4", "c.mp4"),
+        weight_V=None if weight_V is None else np.array(weight_V),
+    )
+
+
+@pytest.mark.parametrize("by_video", [False, True])
+def test_equal_weights_draw_as_if_there_were_none(by_video):
+    plain, equal = clips_for_student(_role(None)), clips_for_student(_role([4.0, 4.0, 4.0]))
+    assert equal.weight_N is None
+    for step in range(3):
+        one, other = (_drawer(clips, by_video=by_video).draw(step) for clips in (plain, equal))
+        assert np.array_equal(one.rows_N, other.rows_N)
+        assert torch.equal(one.clips_NTCHW, other.clips_NTCHW)
+
+
+def test_a_role_whose_weights_are_equal_keeps_them_beside_others():
+    joined = clips_for_student(_role([4.0, 4.0, 4.0]), _role(None), _role([1.0, 2.0, 3.0]))
+    assert joined.weight_N.tolist() == [4.0] * 6 + [1.0] * 6 + [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
