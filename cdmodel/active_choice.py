@@ -45,7 +45,8 @@ def choose_next(contenders: Sequence[Contender], count: int) -> list[int]:
         best = int(left_V.argmax())
         chosen.append(order[best])
         is_open_V[best] = False
-        alike_V = np.minimum(overlap_VK, overlap_VK[best]).sum(axis=1)
+        shown = np.flatnonzero(overlap_VK[best])
+        alike_V = np.minimum(overlap_VK[:, shown], overlap_VK[best, shown]).sum(axis=1)
         likeness_V = np.maximum(likeness_V, np.where(groups == groups[best], 1.0, np.minimum(alike_V, 1.0)))
     return chosen
 

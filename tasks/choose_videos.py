@@ -10,14 +10,20 @@ from cdmodel.active_choice import Contender, choose_next
 from cdmodel.errors import ConfigError, RunError
 from cdmodel.example_selection import LEARNED, role_of
 from storage.corrections import read_corrections
-from storage.filesystem import open_store
+from storage.filesystem import Store, open_store
 from storage.views import run_query
 
 Labeler = Literal["hand", "teacher"]
-CONTENDERS_PER_VIDEO, MOST_CONTENDERS = 20, 20_000
+CONTENDERS_PER_VIDEO, MOST_CONTENDERS, LEAST_CONTENDERS = 20, 20_000, 1000
 """How many of the most worth are compared with each other."""
 COLUMNS = ("video_id", "uri", "label", "guess", "confidence", "worth", "why")
 """Those that corrections take; ``label`` is left for a person to fill in."""
+
+RANKED = """
+    select w.video_id, w.uri, w.label, w.confidence, w.{worth}, w.why, coalesce(w.source_group, w.uri), l.top_labels
+    from (select * from worth_labeling order by {worth} desc, video_id limit {limit}) w join latest l using (video_id)
+    order by w.{worth} desc, w.video_id
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,19 +48,28 @@ def choose_videos(out: str, count: int, labeler: Labeler, corrections: str | Non
     """
     if count < 1:
         raise ConfigError("--videos", f"must be at least 1, got {count}")
-    worth = {"hand": "worth", "teacher": "worth_per_dense_gflop"}[labeler]
-    store, done = open_store(out), _corrected(corrections)
-    ranked = run_query(
-        store,
-        f"select w.video_id, w.uri, w.label, w.confidence, w.{worth}, w.why, coalesce(w.source_group, w.uri), l.top_labels "
-        f"from worth_labeling w join latest l using (video_id) order by w.{worth} desc, w.video_id "
-        f"limit {min(count * CONTENDERS_PER_VIDEO, MOST_CONTENDERS) + len(done)}",
-    ).rows
-    found = [row for row in ranked if done.isdisjoint(row[:2]) and role_of(row[6]) in LEARNED]
+    store = open_store(out)
+    found = _find_contenders(store, count, labeler, _corrected(corrections))
     if not found:
         raise RunError(store.root, "holds no video to learn from that was labeled and not audited; label some first")
     chosen = choose_next([_to_contender(row) for row in found], count)
     return ChosenVideos(columns=COLUMNS, rows=tuple(_to_row(found[place]) for place in chosen))
+
+
+def _find_contenders(store: Store, count: int, labeler: Labeler, done: frozenset[str]) -> list[tuple[Any, ...]]:
+    """Return those of the most worth that may be asked about; all that there are, where those do not suffice.
+
+    Many of the best may be of recordings that only measure: then more are looked at.
+    """
+    worth = {"hand": "worth", "teacher": "worth_per_dense_gflop"}[labeler]
+    wanted = max(min(max(count * CONTENDERS_PER_VIDEO, LEAST_CONTENDERS), MOST_CONTENDERS), count)
+    limit = 2 * wanted + len(done)
+    while True:
+        ranked = run_query(store, RANKED.format(worth=worth, limit=limit)).rows
+        found = [row for row in ranked if done.isdisjoint(row[:2]) and role_of(row[6]) in LEARNED]
+        if len(found) >= min(count * 2, wanted) or len(ranked) < limit:
+            return found[:wanted]
+        limit *= 8
 
 
 def _corrected(table: str | None) -> frozenset[str]:

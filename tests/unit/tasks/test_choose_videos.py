@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -19,7 +20,7 @@ from storage.filesystem import Store, open_store
 from storage.publish import finish_run, publish_run
 from storage.run_store import commit_shard
 from storage.views import run_query
-from tasks.choose_videos import choose_videos
+from tasks.choose_videos import LEAST_CONTENDERS, choose_videos
 
 CONFIDENCES = {"sure": 0.99, "unsure": 0.4, "unsure-too": 0.41, "audited": 0.2, "other-class": 0.5, "measures": 0.1}
 
@@ -27,18 +28,22 @@ CONFIDENCES = {"sure": 0.99, "unsure": 0.4, "unsure-too": 0.41, "audited": 0.2, 
 def _group(name: str) -> str:
     """Return a recording that is learned from, or for one video, one that measures."""
     groups = (f"{name} {number}" for number in count())
-    return next(group for group in groups if (role_of(group) in LEARNED) is (name != "measures"))
+    return next(group for group in groups if (role_of(group) in LEARNED) is not name.startswith("measures"))
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> Store:
-    store = open_store(str(tmp_path / "out"))
-    refs = [replace(video(name), group=_group(name)) for name in sorted(CONFIDENCES)]
+    return _night(tmp_path, CONFIDENCES)
+
+
+def _night(folder: Path, confidences: Mapping[str, float]) -> Store:
+    store = open_store(str(folder / "out"))
+    refs = [replace(video(name), group=_group(name)) for name in sorted(confidences)]
     [shard] = shards_of(refs)
     plan_run(store, "night", [shard])
     outcomes = []
     for ref in refs:
-        confidence = CONFIDENCES[ref.video_id]
+        confidence = confidences[ref.video_id]
         names = ("sit", "run") if ref.video_id == "other-class" else ("run", "sit")
         top = tuple(
             RankedLabel(label_id=("sit", "run").index(name), label=name, probability=probability)
@@ -80,6 +85,12 @@ def test_who_measures_or_has_a_label_already_is_not_asked_about(out: Store, tmp_
     assert sorted(row[0] for row in chosen.rows) == ["other-class", "unsure-too"], (
         "a row without a label is no correction"
     )
+
+
+def test_others_are_looked_for_where_the_most_worth_only_measure(tmp_path: Path) -> None:
+    measuring = {f"measures-{number:04d}": 0.1 for number in range(2 * LEAST_CONTENDERS + 1)}
+    store = _night(tmp_path, measuring | {"learned": 0.9})
+    assert [row[0] for row in choose_videos(store.root, 1, "hand").rows] == ["learned"]
 
 
 def test_wrong_requests_say_what_to_do(out: Store, tmp_path: Path) -> None:
