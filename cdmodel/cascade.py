@@ -26,8 +26,9 @@ from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.errors import DecodeError
 from cdmodel.escalation import counted_clips, needs_student, next_clips
 from cdmodel.models import CascadeModels
-from cdmodel.pass_choice import KeptClips, PassChooser
+from cdmodel.pass_choice import KeptClips, PassChooser, SettledPasses
 from cdmodel.policies import DenseTeacher, EscalationPolicy
+from cdmodel.sampling import ClipGeometry
 from cdmodel.scores import BoolArray, FloatArray, StudentLogits, StudentScores, VideoState
 from cdmodel.types import ClipRecord, ClipSpan, DecidedBy, RankedLabel, VideoPrediction, VideoRef
 
@@ -52,7 +53,7 @@ def label_video(
     reader: ClipSource,
     models: CascadeModels,
     settings: CascadeSettings,
-    passes: PassChooser | None = None,
+    passes: PassChooser | SettledPasses | None = None,
 ) -> VideoPrediction:
     """Label one video; its cost covers reading, decoding and both models.
 
@@ -68,16 +69,31 @@ def score_in_passes(
     reader: ClipSource,
     models: CascadeModels,
     settings: CascadeSettings,
-    passes: PassChooser | None,
+    passes: PassChooser | SettledPasses | None,
 ) -> tuple[ScoredClips, KeptClips | None]:
     """Score a video in as many passes over it as promise to cost least; also return the clips that one pass has kept."""
     judge = judge_of(models, settings.aggregation)
-    one_pass = passes is not None and passes.prefers_one_pass and not models.student.geometry.keyframes_only
-    kept = KeptClips() if one_pass else None
+    kept = KeptClips() if _in_one_pass(models, passes) else None
     scored = score_video(video.video_id, reader, models, settings.policy, judge, kept)
     if passes is not None:
         passes.learn(scored.state.clips, int(scored.state.asked_N.sum()))
     return scored, kept
+
+
+def _in_one_pass(models: CascadeModels, passes: PassChooser | SettledPasses | None) -> bool:
+    return passes is not None and passes.prefers_one_pass and not models.student.geometry.keyframes_only
+
+
+def first_pass(
+    models: CascadeModels, policy: EscalationPolicy, passes: PassChooser | SettledPasses | None
+) -> tuple[ClipGeometry, ...]:
+    """Return the geometries of the pass over all clips that a video's scoring begins with; none where it begins otherwise."""
+    if isinstance(policy, DenseTeacher):
+        return (models.teacher.geometry,)
+    if not needs_student(policy):
+        return ()
+    student = models.student.geometry
+    return (student, models.teacher.geometry) if _in_one_pass(models, passes) else (student,)
 
 
 def judge_of(models: CascadeModels, aggregation: Aggregation) -> Judge:
