@@ -30,6 +30,7 @@ from cdmodel.pass_choice import KeptClips, PassChooser, SettledPasses
 from cdmodel.policies import DenseTeacher, EscalationPolicy
 from cdmodel.sampling import ClipGeometry
 from cdmodel.scores import BoolArray, FloatArray, StudentLogits, StudentScores, VideoState
+from cdmodel.stage_clock import stage
 from cdmodel.types import ClipRecord, ClipSpan, DecidedBy, RankedLabel, VideoPrediction, VideoRef
 
 TOP_LABELS = 5
@@ -203,7 +204,7 @@ def ask_student(
     spans: list[ClipSpan] = []
     parts: list[StudentLogits] = []
     for batch in _student_batches(reader, models, kept):
-        with meter:
+        with meter, stage("student"):
             parts.append(models.student.score(batch.pixels_NTCHW))
         spans.extend(batch.spans)
     cost = ComputeCost(
@@ -239,7 +240,7 @@ def ask_teacher(
     parts: list[FloatArray] = []
     at_hand = None if kept is None or wanted is None else kept.select(sorted(wanted))
     for batch in reader.read_clips(models.teacher.geometry, wanted) if at_hand is None else at_hand:
-        with meter:
+        with meter, stage("teacher"):
             parts.append(models.teacher.score(batch.pixels_NTCHW))
         seen.append(_without_pixels(batch))
         if purse is not None and wanted is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -26,6 +27,7 @@ from cdmodel.dense_audit import label_and_audit_video
 from cdmodel.models import CascadeModels
 from cdmodel.pass_choice import SettledPasses
 from cdmodel.sampling import ClipSampling
+from cdmodel.stage_clock import clocked, stages_of_shard
 from cdmodel.student_pass import StudentOutcome, StudentPass
 from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoPrediction, VideoRef
 from storage.attempt_log import AttemptLog, open_attempt
@@ -33,6 +35,7 @@ from storage.filesystem import open_store
 from storage.prediction_schema import RowContext
 from storage.run_store import commit_shard, standing_receipt
 from storage.student_passes import read_passes
+from tasks.cores import count_cores
 from tasks.log_facts import log_about
 from tasks.upcoming_videos import UpcomingVideo, look_ahead
 from tasks.video_attempt import OpenVideo, at_hand, attempt_video
@@ -61,6 +64,8 @@ class LabelingSpec:
     audit: AuditSettings = AuditSettings()  # noqa: RUF009 - frozen
     videos_ahead: int = 1
     """How many videos a worker's decoders are at beyond the one at hand."""
+    worker_cores: int | None = None
+    """What each worker may use of its machine's; None: all of them."""
 
 
 def label_shard(shard: Shard, spec: LabelingSpec, allotment: Allotment | None = None) -> ShardReceipt:
@@ -87,13 +92,23 @@ def label_shard(shard: Shard, spec: LabelingSpec, allotment: Allotment | None = 
     if log.follows_a_death:
         # Nothing more is asked of the next worker than has to be: an audit can wait, a label cannot.
         spec = replace(spec, audit=replace(spec.audit, share=0.0))
-    prepare_decoder(spec.limits, 1 if allotment is not None or log.names_videos else 1 + spec.videos_ahead)
+    decoders = 1 if allotment is not None or log.names_videos else 1 + spec.videos_ahead
+    prepare_decoder(spec.limits, decoders)
     models = load_worker_models(spec.models)
     require_price(spec.prices, models.device_name)
-    outcomes = (
-        _label_all(shard, models, spec, log)
-        if allotment is None
-        else _label_allotted(shard, allotment, models, spec, log)
+    began = time.perf_counter()
+    with clocked() as clock:
+        outcomes = (
+            _label_all(shard, models, spec, log)
+            if allotment is None
+            else _label_allotted(shard, allotment, models, spec, log)
+        )
+    stages = stages_of_shard(
+        sum((outcome.cost for outcome in outcomes), ComputeCost()),
+        clock,
+        worker_seconds=time.perf_counter() - began,
+        decoders=decoders,
+        cores=spec.worker_cores or count_cores(),
     )
     log.before_commit()
     context = RowContext(
@@ -106,7 +121,7 @@ def label_shard(shard: Shard, spec: LabelingSpec, allotment: Allotment | None = 
         fingerprint=spec.fingerprint,
         prices=spec.prices,
     )
-    receipt = commit_shard(store, outcomes, context, datetime.now(UTC))
+    receipt = commit_shard(store, outcomes, context, datetime.now(UTC), stages)
     if receipt.attempt_id != attempt_id:
         log.lost()
     with log_about(run=spec.run_id, shard=shard.shard_id):
