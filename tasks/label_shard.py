@@ -92,7 +92,8 @@ def label_shard(shard: Shard, spec: LabelingSpec, allotment: Allotment | None = 
     if log.follows_a_death:
         # Nothing more is asked of the next worker than has to be: an audit can wait, a label cannot.
         spec = replace(spec, audit=replace(spec.audit, share=0.0))
-    decoders = 1 if allotment is not None or log.names_videos else 1 + spec.videos_ahead
+    one_by_one = allotment is not None or log.names_videos
+    decoders = 1 if one_by_one else min(1 + spec.videos_ahead, len(shard.videos))
     prepare_decoder(spec.limits, decoders)
     models = load_worker_models(spec.models)
     require_price(spec.prices, models.device_name)
