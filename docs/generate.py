@@ -23,6 +23,7 @@ from cdmodel import (
     budget,
     cost,
     decode_limits,
+    example_settings,
     failure_policy,
     gate_settings,
     policies,
@@ -37,7 +38,7 @@ from flows.config import LabelRunConfig
 from storage import corpus
 from storage.prediction_schema import describe_columns
 from storage.table_ddl import describe_ddl
-from tasks import arm_settings, compose_settings, evaluation_settings, run_request, sharding
+from tasks import arm_settings, compose_settings, evaluation_settings, retrain_request, run_request, sharding
 
 DOCS = Path(__file__).parent
 
@@ -68,11 +69,14 @@ GROUPS: tuple[tuple[str, ModuleType, str], ...] = (
     ("[alarms]", alarms, "AlarmSettings"),
     ("[prices]", cost, "PriceTable"),
     ("`cdlabel serve`: [schedule]", nightly_config, "ScheduleSettings"),
+    ("`cdlabel serve`: [retrain_schedule]", nightly_config, "RetrainScheduleSettings"),
     ("`cdlabel train`: top level", train_settings, "TrainSettings"),
     ("`cdlabel train`: [teacher]", teacher_source, "TeacherSettings"),
     ("`cdlabel train`: [student]", train_settings, "StudentSettings"),
     ("`cdlabel train`: [confidence]", train_settings, "ConfidenceSettings"),
-    ("`cdlabel retrain`: [gate]", gate_settings, "GateSettings"),
+    ("`cdlabel retrain`: [retrain]", retrain_request, "RetrainSettings"),
+    ("`cdlabel retrain`: [retrain.collect]", example_settings, "CollectSettings"),
+    ("`cdlabel retrain`: [retrain.gate]", gate_settings, "GateSettings"),
     ("`cdlabel evaluate`: its whole file", evaluation_settings, "EvaluateSettings"),
     ("`cdlabel ablate`: its whole file", arm_settings, "ArmSettings"),
     ("`cdlabel compose`: its whole file", compose_settings, "ComposeSettings"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import typer
 
 from flows.archive_commands import compact, doctor, gc, query, status, verify
+from flows.choose_command import choose
 from flows.corpus_commands import compose, generate
 from flows.export_command import export
 from flows.label_commands import demo, label
@@ -30,7 +31,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     *(label, serve, plan, retry, status, report, export, verify, query, compact, gc),
-    *(train, retrain, ablate, evaluate, generate, compose, demo, doctor),
+    *(train, retrain, choose, ablate, evaluate, generate, compose, demo, doctor),
 )
 for command in COMMANDS:
     app.command()(command)

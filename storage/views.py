@@ -1,4 +1,4 @@
-"""SQL over OUT with DuckDB: the views predictions, latest, clips, failures, runs and labels.
+"""SQL over OUT with DuckDB: the views predictions, latest, clips, failures, worth_labeling, runs and labels.
 
 The views read what finished runs have published, by name, so a run that is being published is not seen half. A
 ``label_id`` means something within one model version only: wherever one is shown, its name stands beside it.
@@ -60,6 +60,22 @@ _DERIVED_VIEWS = (
        qualify row_number() over (partition by video_id order by labeled_at desc, run_id desc) = 1""",
     f"create view clips as {_named(_CLIP_ROWS)}",
     "create view failures as select * from predictions where error_kind is not null",
+    """create view worth_labeling as
+       with counted as (
+           select *, count(*) over (partition by label) as of_label, count(*) over () as of_all,
+               coalesce((student_label_id <> label_id)::int, 0) as disagrees,
+               coalesce(clips_unfunded / nullif(clips_planned, 0), 0) as unfunded
+           from latest where status <> 'failed' and not audited),
+       valued as (
+           select *, (1 - confidence) * (1 + disagrees + unfunded)
+               * least(sqrt(of_all / (of_label * (select count(distinct label) from counted))), 3) as value from counted)
+       select video_id, uri, source_group, label, confidence, value as worth,
+           value / greatest(dense_teacher_flops / 1e9, 1e-9) as worth_per_dense_gflop,
+           concat_ws(', ', 'confidence ' || round(confidence, 2),
+               case when disagrees = 1 then 'student said ' || student_label end,
+               case when unfunded > 0 then 'budget ran out' end,
+               case when of_label * (select count(distinct label) from counted) * 2 < of_all then 'rare class' end) as why
+       from valued where value > 0""",
 )
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -155,7 +155,7 @@ def train(cycle: Cycle, work: Path, on_progress: OnProgress) -> Candidate:
             train_bundle(
                 record.store.uri_of(EXAMPLES),
                 str(folder),
-                training_settings(settings, production),
+                training_settings(cycle.request, production),
                 on_progress,
                 corpus=_rules(cycle),
             )
@@ -214,9 +214,9 @@ def promote(cycle: Cycle, candidate: Candidate, decision: GateDecision, by: str,
     return CycleOutcome(ending="promoted", reason=decision.reason, ended_at=now)
 
 
-def training_settings(settings: RetrainSettings, production: Path) -> TrainSettings:
+def training_settings(request: RetrainRequest, production: Path) -> TrainSettings:
     """Return how a candidate is trained that takes the place of this bundle."""
-    manifest = read_manifest(production)
+    settings, manifest = request.settings, read_manifest(production)
     if settings.train is not None:
         chosen = settings.train
     else:
@@ -232,6 +232,7 @@ def training_settings(settings: RetrainSettings, production: Path) -> TrainSetti
             student=replace(student, steps=WARM_STEPS, learning_rate=WARM_LEARNING_RATE)
             if settings.warm_start
             else student,
+            allowed_builders=request.allowed_builders,
         )
     if settings.warm_start and chosen.student.start is None:
         chosen = replace(chosen, student=replace(chosen.student, start=str(production)))
@@ -288,7 +289,8 @@ def _point(
     current = registry.current(alias)
     if current is None or current.model_version != model_version:
         after = current.number if current else 0
-        registry.move(alias, model_version, after=after, moved_by=by, reason=reason, metrics=metrics)
+        with suppress(RegistryConflict):  # another cycle's candidate is newer
+            registry.move(alias, model_version, after=after, moved_by=by, reason=reason, metrics=metrics)
 
 
 def _settings_digest(request: RetrainRequest) -> str:
