@@ -129,7 +129,8 @@ def select_examples(
     known = frozenset(labels)
     drawn: list[Example] = []
     seen: set[tuple[int | None, str]] = set()
-    for row in sorted(rows, key=lambda row: row.uri):
+    # Of two names for the same bytes the one that a person has looked at stays.
+    for row in sorted(rows, key=lambda row: (row.uri not in corrections, row.uri)):
         found = _to_example(row, corrections.get(row.uri), known, settings)
         if isinstance(found, str):
             left[found] += 1
@@ -138,6 +139,7 @@ def select_examples(
         else:
             seen.add((row.size_bytes, row.video_version))
             drawn.append(found)
+    drawn.sort(key=lambda example: example.uri)
     kept = _thin(drawn, settings)
     left["too_many"] = len(drawn) - len(kept)
     return Selection(examples=tuple(_balance(kept, settings.class_balance)), left_out=LeftOut(**left))
@@ -155,6 +157,8 @@ def _to_example(
         label, source = correction.label, "correction"
     elif row.teacher_label is not None:
         label, source = row.teacher_label, "audit"
+    elif not row.escalated:
+        return "unknown_label"  # audited, by a bundle that is gone and whose labels nobody wrote down
     else:
         label, source = row.label, "escalated"
         if not settings.escalated or row.confidence < settings.min_confidence:

@@ -24,6 +24,10 @@ def choose(
     by: Annotated[
         By, typer.Option("--by", help="Who labels: to a person all cost alike, to the teacher by clips.")
     ] = By.HAND,
+    corrections: Annotated[
+        str | None,
+        typer.Option("--corrections", help="Table of corrections; who has a label there is not asked again."),
+    ] = None,
     csv_output: Annotated[
         bool, typer.Option("--csv", help="CSV: fill in the column label, and it is corrections.")
     ] = False,
@@ -34,6 +38,6 @@ def choose(
     from flows.tables import as_csv, as_text
     from tasks.choose_videos import choose_videos
 
-    chosen = choose_videos(out, videos, by.value)
+    chosen = choose_videos(out, videos, by.value, corrections)
     text = (as_csv if csv_output else as_text)(chosen.columns, chosen.rows)
     show([dict(zip(chosen.columns, row, strict=True)) for row in chosen.rows], text, json_output)

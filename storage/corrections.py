@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -86,11 +87,7 @@ def match_corrections(
             strangers.append(f"{row.get('uri') or row.get('video_id')} (row {number})")
             continue
         if label not in known:
-            raise SourceError(
-                subject,
-                f"row {number}: the bundle in production does not know the label {label!r}; it knows "
-                f"{', '.join(sorted(known)[:NAMED_AT_MOST])} ...; if it is new, list it in collect.new_labels",
-            )
+            raise SourceError(subject, f"row {number}: {_unknown_label(str(label), known)}")
         before = found.get(named)
         if before is not None and before[1].label != label:
             raise SourceError(
@@ -104,6 +101,12 @@ def match_corrections(
             subject, f"names videos that have no label in OUT: {', '.join(strangers[:NAMED_AT_MOST])}{more}"
         )
     return {uri: correction for uri, (_, correction) in found.items()}
+
+
+def _unknown_label(label: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(label, sorted(known), n=2)
+    meant = f"; meant was perhaps {' or '.join(map(repr, close))}" if close else ""
+    return f"the bundle in production does not know the label {label!r}{meant}; if it is new, list it in collect.new_labels"
 
 
 def _to_correction(uri: str, row: Mapping[str, Any]) -> Correction:

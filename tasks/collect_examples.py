@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -41,10 +41,12 @@ ROWS = """
         l.confidence, l.escalated, case when l.audited then l.teacher_label end as teacher_label,
         coalesce(cast(json_extract_string(r.config_json, '$.audit.share') as double), 0) as audit_share,
         l.run_id, l.model_version
-    from latest l left join runs r using (run_id)
-    where l.status = 'labeled' and l.labeled_at >= timestamptz '{since}' and {which}
+    from latest l left join runs r using (run_id) where {which}
+    qualify row_number() over (partition by l.uri order by l.labeled_at desc, l.video_id) = 1
 """
+"""One row for each uri: two manifests may have called one video by two ids."""
 POPULATION = "select label, confidence from latest where status = 'labeled' and labeled_at >= timestamptz '{since}'"
+UNUSED_NAMED = 10
 LEAST_AUDITS = 10
 """Audited videos below which a cycle is not begun: nothing can be calibrated on fewer."""
 
@@ -95,7 +97,7 @@ def collect_examples(request: CollectRequest, store: Store, now: datetime) -> Se
     write_examples(store, EXAMPLES, examples)
     if audits:
         write_examples(store, AUDITS, audits)
-    document = _compose(out, since, examples, selection)
+    document = _compose(out, since, examples, selection) | {"corrections": _account(corrections, examples)}
     store.create(COMPOSITION, json.dumps(document, indent=2, sort_keys=True).encode())
     return selection
 
@@ -104,15 +106,18 @@ def _rows(
     out: Store, since: datetime, settings: CollectSettings, corrections: dict[str, Correction]
 ) -> list[LabeledRow]:
     which = "(l.audited or l.escalated)" if settings.escalated else "l.audited"
-    answer = run_query(out, ROWS.format(since=since.isoformat(), which=which))
-    found = [LabeledRow(**dict(zip(answer.columns, row, strict=True))) for row in answer.rows]
-    missing = set(corrections) - {row.uri for row in found}
+    found = _query_rows(out, f"l.status = 'labeled' and l.labeled_at >= timestamptz '{since.isoformat()}' and {which}")
+    missing = sorted(set(corrections) - {row.uri for row in found})
     if missing:
-        # A person has looked at videos of which the teacher saw nothing.
-        answer = run_query(out, ROWS.format(since=since.isoformat(), which="not (l.audited or l.escalated)"))
-        rest = (LabeledRow(**dict(zip(answer.columns, row, strict=True))) for row in answer.rows)
-        found += [row for row in rest if row.uri in missing]
+        # What a person has seen holds of any video with a label: however old, read in part, or never shown to the teacher.
+        listed = ", ".join("'" + uri.replace("'", "''") + "'" for uri in missing)
+        found += _query_rows(out, f"l.label is not null and l.uri in ({listed})")
     return found
+
+
+def _query_rows(out: Store, which: str) -> list[LabeledRow]:
+    answer = run_query(out, ROWS.format(which=which))
+    return [LabeledRow(**dict(zip(answer.columns, row, strict=True))) for row in answer.rows]
 
 
 def _corrections(request: CollectRequest, out: Store) -> dict[str, Correction]:
@@ -201,6 +206,18 @@ def _compose(out: Store, since: datetime, examples: Sequence[Example], selection
             "learned_weighted": _shares((_bin(example.confidence), example.weight) for example in learned),
         },
         "roots": sorted({root_of(example.uri) for example in examples}),
+    }
+
+
+def _account(corrections: Collection[str], examples: Sequence[Example]) -> dict[str, Any]:
+    """Return what became of the corrections: none may get lost in silence."""
+    used = {example.uri for example in examples if example.source == "correction"}
+    unused = sorted(set(corrections) - used)
+    return {
+        "given": len(corrections),
+        "learned_or_measured": len(used),
+        "unused": len(unused),
+        "unused_first": unused[:UNUSED_NAMED],
     }
 
 

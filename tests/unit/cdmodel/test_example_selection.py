@@ -111,6 +111,17 @@ def test_the_same_bytes_under_two_names_are_one_example() -> None:
     assert selection.left_out.duplicate == 1
 
 
+def test_of_the_same_bytes_the_name_that_a_person_has_looked_at_stays() -> None:
+    rows = [row("a", video_version="same"), row("b", video_version="same"), row("c")]
+    selection = select_examples(rows, correction("b", "sit"), LABELS, SETTINGS)
+    assert [(example.uri, example.label) for example in selection.examples] == [("/v/b", "sit"), ("/v/c", "jump")]
+
+
+def test_an_audit_whose_label_nobody_can_name_is_not_learned_as_the_cascades_own_answer() -> None:
+    selection = select_examples([row("a", escalated=False, teacher_label=None)], {}, LABELS, SETTINGS)
+    assert (selection.examples, selection.left_out.unknown_label) == ((), 1)
+
+
 def test_rare_classes_weigh_more_by_as_much_as_was_asked_for() -> None:
     rows = [row(f"j{number}", size_bytes=None) for number in range(9)] + [row("r", label="run", size_bytes=None)]
     for strength, expected in ((0.0, 1.0), (0.5, 3.0), (1.0, 9.0)):

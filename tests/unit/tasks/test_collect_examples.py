@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 from run_builders import NOON, context, plan_run, prediction, record_of, shards_of, video
 
 from cdmodel.errors import ConfigError, SourceError
-from cdmodel.example_selection import role_of
+from cdmodel.example_selection import LEARNED, role_of
 from cdmodel.example_settings import CollectSettings
 from cdmodel.types import VideoAudit
 from storage.corpus import CorpusRules
@@ -43,26 +43,33 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-def label_night(store: Store, folder: Path, audited: int) -> None:
+def label_night(
+    store: Store,
+    folder: Path,
+    audited: int,
+    run_id: str = "night",
+    at: datetime = NOON,
+    videos: int = VIDEOS,
+    prefix: str = "v",
+) -> None:
     refs = [
         replace(
-            video(f"v{number:02d}", version=f"10-{number}"),
+            video(f"{prefix}{number:02d}", version=f"{at.day}-{number}"),
             uri=str(folder / f"v{number:02d}.mp4"),
             group=f"recording-{number}",
         )
-        for number in range(VIDEOS)
+        for number in range(videos)
     ]
     [shard] = shards_of(refs)
-    plan_run(store, "night", [shard])
+    plan_run(store, run_id, [shard], at=at)
     outcomes = [
-        replace(prediction(ref), audit=audit_of(number) if number < audited else None)
+        replace(prediction(ref, at=at), audit=audit_of(number) if number < audited else None)
         for number, ref in enumerate(refs)
     ]
-    commit_shard(store, outcomes, context("night", shard.shard_id), NOON)
-    publication = publish_run(store, "night")
-    record = replace(
-        record_of("night"), labels=LABELS, config_json=json.dumps({"audit": {"share": SHARE}}), videos_planned=VIDEOS
-    )
+    commit_shard(store, outcomes, context(run_id, shard.shard_id), at)
+    publication = publish_run(store, run_id)
+    config_json = json.dumps({"audit": {"share": SHARE}})
+    record = replace(record_of(run_id, at), labels=LABELS, config_json=config_json, videos_planned=videos)
     finish_run(store, record, publication.run)
 
 
@@ -219,6 +226,39 @@ def test_corrections_that_cannot_be_read(
 ) -> None:
     with pytest.raises(error, match=told):
         collect(out, tmp_path, **settings)
+
+
+def test_what_a_person_has_seen_does_not_age_and_none_of_it_gets_lost_in_silence(out: Store, tmp_path: Path) -> None:
+    store, folder = open_store(str(tmp_path / "later")), Path(out.root).parent
+    late = range(AUDITED, VIDEOS)
+    learned, measures = (
+        next(f"v{number}" for number in late if (role_of(f"recording-{number}") in LEARNED) is wanted)
+        for wanted in (True, False)
+    )
+    label_night(store, folder, AUDITED)
+    label_night(store, folder, AUDITED, run_id="later", at=NOON + timedelta(days=90), videos=AUDITED)
+    said = correct(tmp_path, [{"video_id": name, "label": "sit"} for name in (learned, measures)])
+    cycle = open_store(str(tmp_path / "cycle"))
+    recent = request(store, corrections=said, max_age_days=30.0)
+    collect_examples(recent, cycle, NOON + timedelta(days=91))
+    rows = {row["video_id"]: row for row in rows_of(cycle, EXAMPLES)}
+    assert (rows[learned]["label"], rows[learned]["run_id"]) == ("sit", "night")
+    assert {row["run_id"] for name, row in rows.items() if name != learned} == {"later"}
+    assert json.loads(cycle.read(COMPOSITION))["corrections"] == {
+        "given": 2,
+        "learned_or_measured": 1,
+        "unused": 1,
+        "unused_first": [str(folder / f"{measures}.mp4")],
+    }
+
+
+def test_a_video_that_two_manifests_called_differently_is_one_example(out: Store, tmp_path: Path) -> None:
+    store, folder = open_store(str(tmp_path / "twice")), Path(out.root).parent
+    label_night(store, folder, AUDITED)
+    label_night(store, folder, AUDITED, run_id="other", at=NOON + timedelta(days=1), prefix="w")
+    rows = rows_of(collect(store, tmp_path), EXAMPLES)
+    assert len({row["uri"] for row in rows}) == len(rows)
+    assert {row["run_id"] for row in rows} == {"other"}
 
 
 def test_several_labels_a_video_are_not_retrained(out: Store, tmp_path: Path) -> None:
