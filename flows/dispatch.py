@@ -16,7 +16,6 @@ from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import islice
 from multiprocessing import resource_tracker
 from typing import Any, ClassVar, Generic, TypeVar
@@ -27,6 +26,7 @@ from distributed import Client, KilledWorker, LocalCluster, wait
 from cdmodel.errors import ClusterError, RunError
 from cdmodel.setting_groups import FORBID_UNKNOWN
 from flows.command import say
+from flows.worker_versions import same_code
 from tasks.cores import count_cores
 
 Item = TypeVar("Item")
@@ -128,7 +128,7 @@ def open_cluster(settings: ClusterSettings, gpus: int) -> Iterator[Cluster]:
     """Start a local cluster, or connect to the one at ``settings.scheduler``; end what was started.
 
     Raises:
-        ClusterError: nobody answers at the address, or the scheduler has no workers.
+        ClusterError: nobody answers at the address, the scheduler has no workers, or one has other code than we.
         RunError: a local worker died while it was started.
     """
     with ExitStack() as stack:
@@ -143,7 +143,7 @@ def open_cluster(settings: ClusterSettings, gpus: int) -> Iterator[Cluster]:
         client = stack.enter_context(_connect(address))
         _wait_for_a_worker(client, address)
         if settings.scheduler is not None:
-            _check_packages(client, address)
+            stack.enter_context(same_code(client, address, say))
         yield Cluster(
             client=client,
             model_threads=settings.model_threads or cores,
@@ -380,19 +380,3 @@ def _wait_for_a_worker(client: Client, address: str) -> None:
         client.wait_for_workers(1, timeout=CONNECT_SECONDS)
     except TimeoutError as error:
         raise ClusterError(address, "the scheduler has no workers; start some and run again") from error
-
-
-def _check_packages(client: Client, address: str) -> None:
-    """Raise ClusterError if the scheduler of somebody else's cluster, or a worker, lacks this project."""
-    try:
-        client.run_on_scheduler(_version)
-    except (ImportError, TypeError) as error:
-        raise ClusterError(address, f"the scheduler cannot import cdlabel ({error}); install it there") from error
-    answers = client.run(_version, on_error="return")
-    for worker, answer in answers.items():
-        if isinstance(answer, Exception):
-            raise ClusterError(address, f"its worker {worker} cannot import cdlabel ({answer}); install it there")
-
-
-def _version() -> str:
-    return version("cdlabel")
