@@ -48,9 +48,10 @@ def fit_defaults(
 ) -> Defaults:
     """Pick the pool with the best likelihood, then temperature and threshold in turn, each by the other's last value.
 
-    The threshold escalates ``escalated_share`` of the clips, or else has the best trade: mean P(truth) minus ``PRICE_OF_DENSE_TEACHER`` times the escalated share. Accuracy
-    itself in place of P(truth) picks about the same place with more noise; "the cheapest threshold within half a point of
-    the dense teacher" jumped between a fifth and all of the clips, since on a few hundred videos half a point is noise.
+    The threshold escalates ``escalated_share`` of the clips, or else has the best trade: mean P(truth) minus
+    ``PRICE_OF_DENSE_TEACHER`` times the escalated share. Accuracy itself in place of P(truth) picks about the same place with
+    more noise; "the cheapest threshold within half a point of the dense teacher" jumped between a fifth and all of the
+    clips, since on a few hundred videos half a point is noise.
     """
     aggregation = min(AGGREGATIONS, key=lambda pool: _loss(Judge(aggregation=pool, label_kind=kind), videos, flops))
     policy: EscalationPolicy = DenseStudent()
