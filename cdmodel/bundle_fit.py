@@ -59,7 +59,13 @@ def fit_bundle(
     flops = ClipFlops(
         student=_flops(trained.student, trained.student_spec), teacher=_flops(trained.teacher, trained.teacher_spec)
     )
-    decisions = fit_decisions(cached["cal"], cached.get("risk", ()), settings.label_kind, flops)
+    decisions = fit_decisions(
+        cached["cal"],
+        cached.get("risk", ()),
+        settings.label_kind,
+        flops,
+        escalated_share=settings.escalated_share,
+    )
     metrics = measure(cached["test"], decisions, settings.label_kind, flops)
     on_progress(TrainingProgress(stage="calibrate", step=1, steps=1, loss=None, accuracy=None))
     return FittedBundle(networks=trained, decisions=decisions, metrics=metrics)

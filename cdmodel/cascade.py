@@ -26,9 +26,11 @@ from cdmodel.decoder_name import DECODER_NAME
 from cdmodel.errors import DecodeError
 from cdmodel.escalation import counted_clips, needs_student, next_clips
 from cdmodel.models import CascadeModels
-from cdmodel.pass_choice import KeptClips, PassChooser
+from cdmodel.pass_choice import KeptClips, PassChooser, SettledPasses
 from cdmodel.policies import DenseTeacher, EscalationPolicy
+from cdmodel.sampling import ClipGeometry
 from cdmodel.scores import BoolArray, FloatArray, StudentLogits, StudentScores, VideoState
+from cdmodel.stage_clock import stage
 from cdmodel.types import ClipRecord, ClipSpan, DecidedBy, RankedLabel, VideoPrediction, VideoRef
 
 TOP_LABELS = 5
@@ -52,7 +54,7 @@ def label_video(
     reader: ClipSource,
     models: CascadeModels,
     settings: CascadeSettings,
-    passes: PassChooser | None = None,
+    passes: PassChooser | SettledPasses | None = None,
 ) -> VideoPrediction:
     """Label one video; its cost covers reading, decoding and both models.
 
@@ -68,16 +70,31 @@ def score_in_passes(
     reader: ClipSource,
     models: CascadeModels,
     settings: CascadeSettings,
-    passes: PassChooser | None,
+    passes: PassChooser | SettledPasses | None,
 ) -> tuple[ScoredClips, KeptClips | None]:
     """Score a video in as many passes over it as promise to cost least; also return the clips that one pass has kept."""
     judge = judge_of(models, settings.aggregation)
-    one_pass = passes is not None and passes.prefers_one_pass and not models.student.geometry.keyframes_only
-    kept = KeptClips() if one_pass else None
+    kept = KeptClips() if _in_one_pass(models, passes) else None
     scored = score_video(video.video_id, reader, models, settings.policy, judge, kept)
     if passes is not None:
         passes.learn(scored.state.clips, int(scored.state.asked_N.sum()))
     return scored, kept
+
+
+def _in_one_pass(models: CascadeModels, passes: PassChooser | SettledPasses | None) -> bool:
+    return passes is not None and passes.prefers_one_pass and not models.student.geometry.keyframes_only
+
+
+def first_pass(
+    models: CascadeModels, policy: EscalationPolicy, passes: PassChooser | SettledPasses | None
+) -> tuple[ClipGeometry, ...]:
+    """Return the geometries of the pass over all clips that a video's scoring begins with; none where it begins otherwise."""
+    if isinstance(policy, DenseTeacher):
+        return (models.teacher.geometry,)
+    if not needs_student(policy):
+        return ()
+    student = models.student.geometry
+    return (student, models.teacher.geometry) if _in_one_pass(models, passes) else (student,)
 
 
 def judge_of(models: CascadeModels, aggregation: Aggregation) -> Judge:
@@ -187,7 +204,7 @@ def ask_student(
     spans: list[ClipSpan] = []
     parts: list[StudentLogits] = []
     for batch in _student_batches(reader, models, kept):
-        with meter:
+        with meter, stage("student"):
             parts.append(models.student.score(batch.pixels_NTCHW))
         spans.extend(batch.spans)
     cost = ComputeCost(
@@ -223,7 +240,7 @@ def ask_teacher(
     parts: list[FloatArray] = []
     at_hand = None if kept is None or wanted is None else kept.select(sorted(wanted))
     for batch in reader.read_clips(models.teacher.geometry, wanted) if at_hand is None else at_hand:
-        with meter:
+        with meter, stage("teacher"):
             parts.append(models.teacher.score(batch.pixels_NTCHW))
         seen.append(_without_pixels(batch))
         if purse is not None and wanted is not None:

@@ -47,16 +47,21 @@ class Decisions:
 
 
 def fit_decisions(
-    cal: Sequence[CachedVideo], risk: Sequence[CachedVideo], kind: LabelKind, flops: ClipFlops
+    cal: Sequence[CachedVideo],
+    risk: Sequence[CachedVideo],
+    kind: LabelKind,
+    flops: ClipFlops,
+    *,
+    escalated_share: float | None = None,
 ) -> Decisions:
-    """Fit everything; ``cal`` must not be empty.
+    """Fit everything; ``cal`` must not be empty. With ``escalated_share`` the threshold escalates so much of it.
 
     Raises:
         TrainingError: ``cal`` is empty.
     """
     calibration = fit_calibration(cal, kind)
     scored = [calibrate(video, calibration, kind) for video in cal]
-    defaults = fit_defaults(scored, kind, flops)
+    defaults = fit_defaults(scored, kind, flops, escalated_share)
     judge = defaults.judge(kind)
     decisions = Decisions(
         calibration=replace(calibration, video_temperature=defaults.video_temperature),

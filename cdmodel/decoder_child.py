@@ -109,7 +109,7 @@ class _Decoder:
                 cast(BinaryIO, file), uri, video.sampling, video.limits, on_progress=self._signs.show_progress
             )
             self._answer(Opened(cpu_seconds=time.process_time()))
-            while not isinstance(request := self._receive(), CloseVideo):
+            for request in self._requests(video.first_pass):
                 try:
                     self._do(request, self._reader)
                 except Exception as error:  # noqa: BLE001 - the caller is another process
@@ -117,6 +117,13 @@ class _Decoder:
                     _limit_memory(video.limits.max_memory_bytes)
         self._answer(Closed(private_bytes=_private_bytes()))
         self._reader = None
+
+    def _requests(self, first: ReadClips | None) -> Iterator[Request]:
+        """Yield what is asked about the video, until it shall be closed."""
+        if first is not None:
+            yield first
+        while not isinstance(request := self._receive(), CloseVideo):
+            yield request
 
     def _do(self, request: Request, reader: ClipReader) -> None:
         match request:

@@ -23,12 +23,14 @@ VideoOpener = Callable[[], BinaryIO | RawIOBase]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenVideo:
-    """The next video. Answered by ``Accepted`` at once, then by ``Opened`` or ``Failed``."""
+    """The next video. Answered by ``Accepted`` at once, then by ``Opened`` or ``Failed``; then as its first pass is."""
 
     opener: VideoOpener
     uri: str
     sampling: ClipSampling
     limits: DecodeLimits
+    first_pass: ReadClips | None = None
+    """Begun as soon as the video is open, as though it had been asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,7 @@ from cdmodel.decoder_process import DecoderProcess
 from cdmodel.errors import DecoderCrashed, DecodeTimeout, RunError, VideoError
 from cdmodel.sampling import ClipGeometry, ClipSampling
 
+CLIPS_PER_BATCH = 16
 SLOTS = 3
 """One with the caller's latest batch, one with the batch before, which a loop's variable still holds while the next is asked
 for, and one that is being filled."""
@@ -55,16 +56,35 @@ class DecoderPool:
         # A decoder is killed when the thread that started it ends: this one lives as long as the pool.
         self._starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoder-starter")
 
-    def prepare(self) -> None:
-        """Start a decoder unless one waits already; returns at once."""
-        if not self._idle:
+    def prepare(self, decoders: int = 1) -> None:
+        """Start decoders until so many wait; returns at once."""
+        while len(self._idle) < decoders:
             self._idle.append(self._starter.submit(DecoderProcess))
 
     @contextmanager
     def read(
         self, opener: VideoOpener, uri: str, sampling: ClipSampling, limits: DecodeLimits
     ) -> Iterator[IsolatedClips]:
-        """Open one video in a decoder; leaving the context closes it.
+        """Open one video in a decoder; leaving the context closes it. As ``begin`` and ``reading`` at once.
+
+        Raises:
+            VideoError: as ``reading``.
+            RunError: as ``begin``.
+        """
+        with self.reading(self.begin(opener, uri, sampling, limits)) as clips:
+            yield clips
+
+    def begin(
+        self,
+        opener: VideoOpener,
+        uri: str,
+        sampling: ClipSampling,
+        limits: DecodeLimits,
+        geometries: Sequence[ClipGeometry] = (),
+    ) -> IsolatedClips:
+        """Have a decoder open a video, and read on until its slots are full; does not wait for either.
+
+        What is returned is to be read within ``reading``, or killed.
 
         Args:
             opener: returns the video's file; called in the decoder, so it must be picklable and name no function of
@@ -72,26 +92,33 @@ class DecoderPool:
             uri: names the video in errors.
             sampling: where the clips lie.
             limits: when to give up.
+            geometries: those of the first pass that will be asked for, over all clips; none: it waits to be asked.
 
         Raises:
-            VideoError: whatever ``opener`` raises of that kind; DecodeTimeout, DecoderCrashed, VideoTooLarge.
             RunError: no decoder can be started.
         """
         video = OpenVideo(opener=opener, uri=uri, sampling=sampling, limits=limits)
-        decoder = self._hand_over(video)
-        clips = IsolatedClips(decoder, video)
+        return self._hand_over(video, tuple(geometries))
+
+    @contextmanager
+    def reading(self, clips: IsolatedClips) -> Iterator[IsolatedClips]:
+        """Wait until the video is open; leaving the context closes it.
+
+        Raises:
+            VideoError: whatever its opener raises of that kind; DecodeTimeout, DecoderCrashed, VideoTooLarge.
+        """
         try:
             clips.open()
             yield clips
         except VideoError:
-            self._keep(decoder, clips)
+            self._keep(clips)
             raise
         except BaseException:
             # Whoever leaves in haste shall not wait for a decoder.
             clips.kill()
             raise
         else:
-            self._keep(decoder, clips)
+            self._keep(clips)
 
     def close(self) -> None:
         """End all decoders; none may be in use."""
@@ -99,7 +126,7 @@ class DecoderPool:
         while self._idle:
             self._idle.pop().result().kill()
 
-    def _hand_over(self, video: OpenVideo) -> DecoderProcess:
+    def _hand_over(self, video: OpenVideo, geometries: tuple[ClipGeometry, ...]) -> IsolatedClips:
         for _ in range(START_ATTEMPTS):
             try:
                 waiting = self._idle.pop()
@@ -107,20 +134,22 @@ class DecoderPool:
                 waiting = self._starter.submit(DecoderProcess)
             decoder = waiting.result()
             try:
-                if decoder.is_running() and decoder.offer(video):
-                    return decoder
+                if decoder.is_running():
+                    first_pass = _plan_pass(decoder, geometries, None, CLIPS_PER_BATCH) if geometries else None
+                    if decoder.offer(offered := replace(video, first_pass=first_pass)):
+                        return IsolatedClips(decoder, offered)
             except BaseException:
                 decoder.kill()
                 raise
             decoder.kill()
         raise RunError("the decoder", "its process ends before it takes a video; see what it wrote to standard error")
 
-    def _keep(self, decoder: DecoderProcess, clips: IsolatedClips) -> None:
+    def _keep(self, clips: IsolatedClips) -> None:
         """Keep the decoder for the next video, or have another one ready by then."""
         if clips.close():
-            self._idle.append(_done(decoder))
+            self._idle.append(_done(clips.decoder))
         else:
-            decoder.kill()
+            clips.decoder.kill()
             self.prepare()
 
 
@@ -128,8 +157,10 @@ class IsolatedClips:
     """The clips of one video, read in a decoder's process: a ``ClipSource``. Not safe for use by two threads at once."""
 
     def __init__(self, decoder: DecoderProcess, video: OpenVideo) -> None:
-        self._decoder = decoder
+        self.decoder = decoder
         self._video = video
+        self._begun = video.first_pass
+        """The pass that the decoder has begun unasked, until something is asked."""
         self._summary: DecodeSummary | None = None
         self._cpu_seconds_before = 0.0
         self._pass: object | None = None
@@ -142,11 +173,12 @@ class IsolatedClips:
             case Opened(cpu_seconds):
                 self._cpu_seconds_before = cpu_seconds
                 self._is_open = True
+                self._pass = None if self._begun is None else object()
             case reply:
                 raise _out_of_turn(reply)
 
     def read_clips(
-        self, geometry: ClipGeometry, wanted: Collection[int] | None = None, clips_per_batch: int = 16
+        self, geometry: ClipGeometry, wanted: Collection[int] | None = None, clips_per_batch: int = CLIPS_PER_BATCH
     ) -> Iterator[ClipBatch]:
         """Yield the clips as ``ClipReader.read_clips`` does; asking for another pass ends this one.
 
@@ -161,7 +193,7 @@ class IsolatedClips:
             del batch
 
     def read_views(
-        self, geometries: Sequence[ClipGeometry], clips_per_batch: int = 16
+        self, geometries: Sequence[ClipGeometry], clips_per_batch: int = CLIPS_PER_BATCH
     ) -> Iterator[tuple[ClipBatch, ...]]:
         """Yield all clips in several geometries, as ``ClipReader.read_views`` does.
 
@@ -173,13 +205,12 @@ class IsolatedClips:
     def _read(
         self, geometries: tuple[ClipGeometry, ...], wanted: frozenset[int] | None, clips_per_batch: int
     ) -> Iterator[tuple[ClipBatch, ...]]:
-        frames = self._decoder.frames
-        self._end_pass()
-        clips = clips_per_batch if wanted is None else min(clips_per_batch, len(wanted))
-        clip_bytes = sum(geometry.frames * 3 * geometry.height * geometry.width for geometry in geometries)
-        slots = frames.lay_out(SLOTS, clips * clip_bytes)
-        self._ask(ReadClips(geometries=geometries, wanted=wanted, clips_per_batch=clips_per_batch, slots=slots))
-        this_pass = self._pass = object()
+        frames = self.decoder.frames
+        if not self._has_begun(geometries, wanted, clips_per_batch):
+            self._end_pass()
+            self._ask(_plan_pass(self.decoder, geometries, wanted, clips_per_batch))
+            self._pass = object()
+        this_pass, self._begun = self._pass, None
         while True:
             match self._receive():
                 case BatchReady() as ready:
@@ -196,7 +227,17 @@ class IsolatedClips:
             if self._pass is not this_pass:
                 raise RuntimeError("another pass was begun, or the video closed, before this pass had ended")
             for offset in frames.slots_to_fill():
-                self._decoder.send(FreeSlot(offset))
+                self.decoder.send(FreeSlot(offset))
+
+    def _has_begun(
+        self, geometries: tuple[ClipGeometry, ...], wanted: frozenset[int] | None, clips_per_batch: int
+    ) -> bool:
+        begun = self._begun
+        return begun is not None and (begun.geometries, begun.wanted, begun.clips_per_batch) == (
+            geometries,
+            wanted,
+            clips_per_batch,
+        )
 
     def count_clips(self) -> int:
         """Return how many clips the video has, as ``ClipReader.count_clips`` does.
@@ -234,16 +275,17 @@ class IsolatedClips:
         if not isinstance(reply, Closed):
             raise _out_of_turn(reply)
         self._is_open = False
-        self._decoder.frames.trim()
+        self.decoder.frames.trim()
         return reply.private_bytes <= self._video.limits.max_memory_bytes / 2
 
     def kill(self) -> None:
         """Give the video up, and the decoder with it."""
         self._is_open, self._pass = False, None
-        self._decoder.kill()
+        self.decoder.kill()
 
     def _end_pass(self) -> None:
         """Have the decoder leave a pass that nobody followed to its end."""
+        self._begun = None
         if self._pass is None:
             return
         self._pass = None
@@ -262,16 +304,16 @@ class IsolatedClips:
         if not self._is_open:
             # The decoder may be busy with another one.
             raise ValueError("the video is closed")
-        self._decoder.send(request)
+        self.decoder.send(request)
 
     def _receive(self) -> Reply:
         """Return the next reply; one that failed is raised."""
         try:
-            answer = self._decoder.receive(self._video.uri, self._video.limits)
+            answer = self.decoder.receive(self._video.uri, self._video.limits)
         except (DecodeTimeout, DecoderCrashed) as death:
             # Without the traceback, which would keep the dead decoder's memory mapped.
             self._death = type(death)(*death.args)
-            self._decoder.kill()
+            self.decoder.kill()
             self._charge_death()
             raise
         self._summary = answer.summary or self._summary
@@ -283,8 +325,17 @@ class IsolatedClips:
     def _charge_death(self) -> None:
         """Count what the decoder spent after its last answer."""
         if self._summary is not None:
-            cpu_seconds = max(self._decoder.cpu_seconds - self._cpu_seconds_before, self._summary.cpu_seconds)
+            cpu_seconds = max(self.decoder.cpu_seconds - self._cpu_seconds_before, self._summary.cpu_seconds)
             self._summary = replace(self._summary, cpu_seconds=cpu_seconds)
+
+
+def _plan_pass(
+    decoder: DecoderProcess, geometries: tuple[ClipGeometry, ...], wanted: frozenset[int] | None, clips_per_batch: int
+) -> ReadClips:
+    clips = clips_per_batch if wanted is None else min(clips_per_batch, len(wanted))
+    clip_bytes = sum(geometry.frames * 3 * geometry.height * geometry.width for geometry in geometries)
+    slots = decoder.frames.lay_out(SLOTS, clips * clip_bytes)
+    return ReadClips(geometries=geometries, wanted=wanted, clips_per_batch=clips_per_batch, slots=slots)
 
 
 def _done(decoder: DecoderProcess) -> Future[DecoderProcess]:

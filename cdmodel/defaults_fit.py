@@ -43,12 +43,15 @@ class Defaults:
         return Judge(aggregation=self.aggregation, label_kind=kind, video_temperature=self.video_temperature)
 
 
-def fit_defaults(videos: Sequence[ScoredVideo], kind: LabelKind, flops: ClipFlops) -> Defaults:
+def fit_defaults(
+    videos: Sequence[ScoredVideo], kind: LabelKind, flops: ClipFlops, escalated_share: float | None = None
+) -> Defaults:
     """Pick the pool with the best likelihood, then temperature and threshold in turn, each by the other's last value.
 
-    The threshold has the best trade: mean P(truth) minus ``PRICE_OF_DENSE_TEACHER`` times the escalated share. Accuracy
-    itself in place of P(truth) picks about the same place with more noise; "the cheapest threshold within half a point of
-    the dense teacher" jumped between a fifth and all of the clips, since on a few hundred videos half a point is noise.
+    The threshold escalates ``escalated_share`` of the clips, or else has the best trade: mean P(truth) minus
+    ``PRICE_OF_DENSE_TEACHER`` times the escalated share. Accuracy itself in place of P(truth) picks about the same place with
+    more noise; "the cheapest threshold within half a point of the dense teacher" jumped between a fifth and all of the
+    clips, since on a few hundred videos half a point is noise.
     """
     aggregation = min(AGGREGATIONS, key=lambda pool: _loss(Judge(aggregation=pool, label_kind=kind), videos, flops))
     policy: EscalationPolicy = DenseStudent()
@@ -57,7 +60,11 @@ def fit_defaults(videos: Sequence[ScoredVideo], kind: LabelKind, flops: ClipFlop
         run = replay(policy, defaults.judge(kind), videos, flops)
         colder = _fit_video_temperature(run, videos, kind) * defaults.video_temperature
         defaults = replace(defaults, video_temperature=max(colder, COLDEST))
-        policy = _best_trade(defaults.judge(kind), videos, flops)
+        judge = defaults.judge(kind)
+        if escalated_share is None:
+            policy = _best_trade(judge, videos, flops)
+        else:
+            policy = VideoRank(min_value=values_at_shares(videos, judge, (escalated_share,))[0])
         defaults = replace(defaults, policy=policy)
     return defaults
 

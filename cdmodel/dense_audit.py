@@ -19,7 +19,7 @@ from cdmodel.cost import ComputeCost
 from cdmodel.errors import DecodeError, VideoError
 from cdmodel.escalation import counted_clips
 from cdmodel.models import CascadeModels
-from cdmodel.pass_choice import KeptClips, PassChooser
+from cdmodel.pass_choice import KeptClips, PassChooser, SettledPasses
 from cdmodel.policies import DenseTeacher
 from cdmodel.scores import FloatArray, VideoState
 from cdmodel.types import VideoAudit, VideoPrediction, VideoRef
@@ -32,7 +32,7 @@ def label_and_audit_video(
     reader: ClipSource,
     models: CascadeModels,
     settings: CascadeSettings,
-    passes: PassChooser | None = None,
+    passes: PassChooser | SettledPasses | None = None,
 ) -> VideoPrediction:
     """Label one video as ``cascade.label_video`` does, and have the teacher label it densely as well.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +34,7 @@ from cdmodel.bundle import (
 )
 from cdmodel.clips import Pixels
 from cdmodel.errors import BundleError
+from cdmodel.fitting_batches import BatchLimit, score_in_parts
 from cdmodel.sampling import ClipGeometry
 from cdmodel.scores import FloatArray, StudentLogits
 
@@ -55,6 +56,7 @@ class StudentScorer:
     spec: ModelSpec
     device: torch.device
     flops_per_clip: int
+    limit: BatchLimit = field(default_factory=BatchLimit, compare=False)
 
     @property
     def geometry(self) -> ClipGeometry:
@@ -66,7 +68,15 @@ class StudentScorer:
         return replace(self, network=network.to(self.device).eval())
 
     def score(self, pixels_NTCHW: Pixels) -> StudentLogits:
-        """Return the raw answers per clip, in order. Blocks until the device is done."""
+        """Return the raw answers per clip, in order. Blocks until the device is done.
+
+        Raises:
+            RunError: the device has not the memory for one clip.
+        """
+        parts = score_in_parts(self._score, pixels_NTCHW, self.limit, "student")
+        return parts[0] if len(parts) == 1 else StudentLogits.concatenate(parts)
+
+    def _score(self, pixels_NTCHW: Pixels) -> StudentLogits:
         with torch.inference_mode():
             output = self.network(normalise(pixels_NTCHW, self.spec, self.device))
         return StudentLogits(
@@ -86,6 +96,7 @@ class TeacherScorer:
     spec: ModelSpec
     device: torch.device
     flops_per_clip: int
+    limit: BatchLimit = field(default_factory=BatchLimit, compare=False)
 
     @property
     def geometry(self) -> ClipGeometry:
@@ -93,7 +104,15 @@ class TeacherScorer:
         return self.spec.geometry
 
     def score(self, pixels_NTCHW: Pixels) -> FloatArray:
-        """Return the logits [N, K] per clip, in order. Blocks until the device is done."""
+        """Return the logits [N, K] per clip, in order. Blocks until the device is done.
+
+        Raises:
+            RunError: the device has not the memory for one clip.
+        """
+        parts = score_in_parts(self._score, pixels_NTCHW, self.limit, "teacher")
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _score(self, pixels_NTCHW: Pixels) -> FloatArray:
         with torch.inference_mode():
             return _to_numpy(self.network(normalise(pixels_NTCHW, self.spec, self.device)))
 

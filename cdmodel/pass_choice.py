@@ -6,6 +6,8 @@ twice. What pays depends on the share of clips that the policy escalates, which 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,10 +32,26 @@ class PassChooser:
         """Whether so many clips are likely to be escalated that one pass costs less."""
         return self._expected_share > CROSSOVER_SHARE
 
+    def settle(self) -> SettledPasses:
+        """Return the choice for the next video, made now."""
+        return SettledPasses(self.prefers_one_pass, self)
+
     def learn(self, clips: int, escalated_clips: int) -> None:
         """Take note of a video that was labeled."""
         share = escalated_clips / clips if clips else 0.0
         self._expected_share += (share - self._expected_share) / MEMORY_OF_VIDEOS
+
+
+@dataclass(frozen=True, slots=True)
+class SettledPasses:
+    """What was expected of one video when its decoder was started, whatever has been learned since."""
+
+    prefers_one_pass: bool
+    chooser: PassChooser
+
+    def learn(self, clips: int, escalated_clips: int) -> None:
+        """Take note of the video once it is labeled."""
+        self.chooser.learn(clips, escalated_clips)
 
 
 class KeptClips:

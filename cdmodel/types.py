@@ -13,6 +13,7 @@ from typing import Literal
 from cdmodel.cost import ComputeCost
 from cdmodel.drift import ConfidenceCounts
 from cdmodel.errors import ErrorKind, VideoError
+from cdmodel.stage_clock import StageSeconds
 
 ScoredBy = Literal["student", "teacher"]
 DecidedBy = Literal["student", "teacher", "both"]
@@ -261,6 +262,8 @@ class ShardReceipt:
     """The teacher's, on every clip of audited videos: elsewhere it sees chosen clips alone."""
     cost_usd: float | None = None
     """By the price table the shard was labeled with; None without one."""
+    stages: StageSeconds = StageSeconds()  # noqa: RUF009 - frozen
+    """Zero where it was not measured."""
 
     @property
     def videos(self) -> int:

@@ -43,7 +43,9 @@ def verify(out: Out, json_output: Json = False, debug: Debug = False) -> None:
 @one_line_errors
 def query(
     out: Out,
-    sql: Annotated[str, typer.Argument(help="DuckDB SQL over predictions, latest, clips, failures, worth_labeling, runs, labels.")],
+    sql: Annotated[
+        str, typer.Argument(help="DuckDB SQL over predictions, latest, clips, failures, runs, labels and more.")
+    ],
     json_output: Json = False,
     csv_output: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
     debug: Debug = False,

@@ -8,7 +8,6 @@ Knows nothing of what a shard is.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import time
 from asyncio import CancelledError
@@ -17,7 +16,6 @@ from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import islice
 from multiprocessing import resource_tracker
 from typing import Any, ClassVar, Generic, TypeVar
@@ -28,6 +26,8 @@ from distributed import Client, KilledWorker, LocalCluster, wait
 from cdmodel.errors import ClusterError, RunError
 from cdmodel.setting_groups import FORBID_UNKNOWN
 from flows.command import say
+from flows.worker_versions import same_code
+from tasks.cores import count_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,6 +35,7 @@ Result = TypeVar("Result")
 CONNECT_SECONDS = 10
 CHECK_SECONDS = 1.0
 """How often the cluster is looked at while shards are out."""
+MOST_VIDEOS_AHEAD = 8
 STARTS = 3
 """Times that a local cluster is started, should a worker die meanwhile."""
 ANSWER_SECONDS = 30.0
@@ -70,6 +71,9 @@ class ClusterSettings:
     """How long a run waits for a worker when none is left; then it ends, and can be gone on with."""
     model_threads: int | None = None
     """CPU threads for the models of one worker; by default the machine's cores divided by the local workers."""
+    videos_ahead: int | None = None
+    """Videos that a worker's decoders are at beyond the one that its models work on; by default 1, and where the models have a
+    GPU one per core that is left, up to 8."""
     gpu_resource: bool = False
     """Ask the scheduler for one unit of the resource GPU per shard; workers must have been started with it."""
 
@@ -78,6 +82,8 @@ class ClusterSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.videos_ahead is not None and self.videos_ahead < 0:
+            raise ValueError(f"videos_ahead must not be negative, got {self.videos_ahead}")
         if self.worker_wait_seconds <= 0:
             raise ValueError(f"worker_wait_seconds must be above 0, got {self.worker_wait_seconds}")
         if self.scheduler is not None and self.workers is not None:
@@ -90,6 +96,9 @@ class Cluster:
 
     client: Client
     model_threads: int | None
+    worker_cores: int | None
+    """Of the machine's, for each worker; None where it is not ours."""
+    videos_ahead: int
     address: str
     dashboard: str | None
     """Address of its page."""
@@ -119,31 +128,47 @@ def open_cluster(settings: ClusterSettings, gpus: int) -> Iterator[Cluster]:
     """Start a local cluster, or connect to the one at ``settings.scheduler``; end what was started.
 
     Raises:
-        ClusterError: nobody answers at the address, or the scheduler has no workers.
+        ClusterError: nobody answers at the address, the scheduler has no workers, or one has other code than we.
         RunError: a local worker died while it was started.
     """
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(SCHEDULER_SETTINGS))
         if settings.scheduler is None:
-            workers = settings.workers or gpus or _cores()
+            workers = settings.workers or gpus or count_cores()
             address = stack.enter_context(_local_cluster(workers, gpus)).scheduler_address
-            threads: int | None = max(1, _cores() // workers)
+            cores: int | None = max(1, count_cores() // workers)
         else:
             address = settings.scheduler
-            threads = None
+            cores = None
         client = stack.enter_context(_connect(address))
         _wait_for_a_worker(client, address)
         if settings.scheduler is not None:
-            _check_packages(client, address)
+            stack.enter_context(same_code(client, address, say))
         yield Cluster(
             client=client,
-            model_threads=settings.model_threads or threads,
+            model_threads=settings.model_threads or cores,
+            worker_cores=cores,
+            videos_ahead=settings.videos_ahead if settings.videos_ahead is not None else _videos_ahead(cores, gpus),
             address=address,
             dashboard=client.dashboard_link,
             shards_in_flight_per_worker=settings.shards_in_flight_per_worker,
             worker_wait_seconds=settings.worker_wait_seconds,
             resources={"GPU": 1} if settings.gpu_resource or (settings.scheduler is None and gpus) else {},
         )
+
+
+def describe_workers(cluster: Cluster) -> str:
+    """Return how the cores are shared out, in a line."""
+    cores = "all cores of its machine" if cluster.worker_cores is None else f"{cluster.worker_cores} cores"
+    threads = "torch's own number of" if cluster.model_threads is None else cluster.model_threads
+    return (
+        f"each of {count_workers(cluster)} workers: {cores}, {threads} threads for the models, "
+        f"{1 + cluster.videos_ahead} decoders"
+    )
+
+
+def _videos_ahead(cores: int | None, gpus: int) -> int:
+    return 1 if cores is None or not gpus else max(1, min(cores - 2, MOST_VIDEOS_AHEAD))
 
 
 def run_on_workers(
@@ -355,24 +380,3 @@ def _wait_for_a_worker(client: Client, address: str) -> None:
         client.wait_for_workers(1, timeout=CONNECT_SECONDS)
     except TimeoutError as error:
         raise ClusterError(address, "the scheduler has no workers; start some and run again") from error
-
-
-def _check_packages(client: Client, address: str) -> None:
-    """Raise ClusterError if the scheduler of somebody else's cluster, or a worker, lacks this project."""
-    try:
-        client.run_on_scheduler(_version)
-    except (ImportError, TypeError) as error:
-        raise ClusterError(address, f"the scheduler cannot import cdlabel ({error}); install it there") from error
-    answers = client.run(_version, on_error="return")
-    for worker, answer in answers.items():
-        if isinstance(answer, Exception):
-            raise ClusterError(address, f"its worker {worker} cannot import cdlabel ({answer}); install it there")
-
-
-def _version() -> str:
-    return version("cdlabel")
-
-
-def _cores() -> int:
-    """Return the cores this process may use, which in a container are fewer than the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

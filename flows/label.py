@@ -24,7 +24,7 @@ from flows.alarm_events import emit_alarms
 from flows.bars import busy_bar, count_bar
 from flows.command import say
 from flows.config import LabelRunConfig, to_json, to_request
-from flows.dispatch import Cluster, count_workers, open_cluster
+from flows.dispatch import Cluster, count_workers, describe_workers, open_cluster
 from flows.interruption import keep_catching_signals
 from flows.lineage import materialize_predictions
 from flows.prefect_runs import claim_flow_run
@@ -91,7 +91,8 @@ def label_stage(config: LabelRunConfig, plan: LabelingPlan) -> None:
         return
     with open_cluster(config.cluster, count_gpus()) as cluster:
         tell_where_to_look(cluster.dashboard)
-        spec = labeling_spec(config, plan, cluster.model_threads)
+        say(describe_workers(cluster))
+        spec = labeling_spec(config, plan, cluster)
         with forwarded_logs(cluster.client, spec.run_id, get_run_logger()):
             if config.budget is not None and config.budget.is_limited:
                 _score_pending(cluster, spec, config, plan)
@@ -202,7 +203,7 @@ def _refuse_given_up(run_id: str, given_up: list[Shard]) -> None:
         )
 
 
-def labeling_spec(config: LabelRunConfig, plan: LabelingPlan, model_threads: int | None) -> LabelingSpec:
+def labeling_spec(config: LabelRunConfig, plan: LabelingPlan, cluster: Cluster) -> LabelingSpec:
     """Return what the workers of a run have to know."""
     header = plan.header
     return LabelingSpec(
@@ -216,11 +217,13 @@ def labeling_spec(config: LabelRunConfig, plan: LabelingPlan, model_threads: int
             bundle=plan.bundle,
             model_version=header.model_version,
             allowed_builders=config.models.allowed_builders,
-            model_threads=model_threads,
+            model_threads=cluster.model_threads,
         ),
         sampling=plan.sampling,
         cascade=plan.cascade,
         limits=config.decode,
         prices=config.prices,
         audit=config.audit,
+        videos_ahead=cluster.videos_ahead,
+        worker_cores=cluster.worker_cores,
     )

@@ -59,7 +59,7 @@ def estimate_run_cost(config: LabelRunConfig, plan: LabelingPlan, sample: int, s
     )
     with open_cluster(config.cluster, count_gpus()) as cluster:
         # What audits take is added to every video by their share: a sample is too small to draw its own.
-        spec = labeling_spec(config, plan, cluster.model_threads)
+        spec = labeling_spec(config, plan, cluster)
         spec = replace(spec, audit=replace(spec.audit, share=0.0))
         workers, opened_at = count_workers(cluster), _seconds_of_this_process()
         clock = _StartClock()

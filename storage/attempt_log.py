@@ -62,7 +62,8 @@ class AttemptLog:
         self._store = store
         self._stem = f"{_shard_folder(run_id, shard_id)}/{attempt_id}"
         self._launch_id = launch_id
-        self._names_videos = bool(earlier)
+        self.names_videos = bool(earlier)
+        """Whether each video is written down before it is begun: then no other may be at hand meanwhile."""
         self.suspects = suspects(earlier, launch_id)
         """Videos that a worker of this launch died of: not to be tried once more."""
         self.follows_a_death = any(attempt.last.launch_id == launch_id for attempt in earlier)
@@ -73,7 +74,7 @@ class AttemptLog:
 
     def before_video(self, video_id: str) -> None:
         """Write down that this video is next, where that may matter."""
-        if self._names_videos:
+        if self.names_videos:
             self._write(video_id)
         elif time.monotonic() - self._written >= SECONDS_BETWEEN_ENTRIES:
             self._write(None)
@@ -84,7 +85,7 @@ class AttemptLog:
 
     def before_commit(self) -> None:
         """Write down that all videos are done: dying now is no video's fault."""
-        if self._names_videos:
+        if self.names_videos:
             self._write(None)
 
     def lost(self) -> None:

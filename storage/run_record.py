@@ -88,7 +88,9 @@ class RunRecord:
     alarms: str | None = None
     """Names of those that rang, joined by commas; empty where none did, null where there was nothing to check."""
     speed_of_light: float | None = None
+    """What the busiest part of the workers alone would have taken, by what labeling took; see docs/throughput.md."""
     slowest_stage: str | None = None
+    """``decode``, ``student`` or ``teacher``: the stage that alone would have taken longest."""
     retry_cost: float | None = None
     """Wall seconds of attempts at shards that died or came too late, as far as they wrote them down."""
     videos_quarantined: int | None = None

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from cdmodel.cost import price_usd
 from cdmodel.drift import count_confidences
 from cdmodel.errors import NewerSchema, RunError
+from cdmodel.stage_clock import StageSeconds
 from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoPrediction, VideoRef
 from storage.filesystem import Store
 from storage.lookahead import map_ahead
@@ -225,7 +226,11 @@ def find_run(store: Store, run_id: str | None) -> RunState:
 
 
 def commit_shard(
-    store: Store, outcomes: Sequence[VideoOutcome], context: RowContext, committed_at: datetime
+    store: Store,
+    outcomes: Sequence[VideoOutcome],
+    context: RowContext,
+    committed_at: datetime,
+    stages: StageSeconds = StageSeconds(),  # noqa: B008 - frozen
 ) -> ShardReceipt:
     """Write all rows of a shard as one object, or adopt the object of an attempt that was faster.
 
@@ -235,7 +240,7 @@ def commit_shard(
         DamagedObject: another shard's rows stand under this shard's name.
     """
     table = outcomes_to_table(outcomes, context)
-    receipt = replace(_summarise(outcomes, context, committed_at), rows_sha256=digest_rows(table))
+    receipt = replace(_summarise(outcomes, context, committed_at), rows_sha256=digest_rows(table), stages=stages)
     table = table.replace_schema_metadata({RECEIPT_KEY: _RECEIPT.dump_json(receipt), **VERSION_METADATA})
     if store.create(shard_name(context.run_id, context.shard_id), to_bytes(table, REPETITIVE_TEXT)):
         return receipt

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from cdmodel.budget import BudgetSettings, Unit, amount_of
 from cdmodel.cost import ComputeCost
 from cdmodel.drift import ConfidenceCounts
+from cdmodel.stage_clock import StageSeconds
 from cdmodel.types import ShardReceipt
 from storage.attempt_log import lost_seconds
 from storage.filesystem import open_store
@@ -39,6 +40,7 @@ class RunTotals:
     """On audited videos."""
     cost_usd: float | None = None
     """None where a shard was labeled without a price table."""
+    stages: StageSeconds = StageSeconds()  # noqa: RUF009 - frozen
 
 
 def publish_and_record(
@@ -100,6 +102,7 @@ def add_up(receipts: Sequence[ShardReceipt]) -> RunTotals:
         student_confidence=sum((receipt.student_confidence for receipt in receipts), ConfidenceCounts()),
         teacher_confidence=sum((receipt.teacher_confidence for receipt in receipts), ConfidenceCounts()),
         cost_usd=_add_prices([receipt.cost_usd for receipt in receipts]),
+        stages=sum((receipt.stages for receipt in receipts), StageSeconds()),
     )
 
 
@@ -192,6 +195,8 @@ def summarise(
         clips_unfunded=None if limited is None else totals.clips_unfunded,
         videos_unfunded=None if limited is None else totals.videos_unfunded,
         cost_usd=totals.cost_usd,
+        speed_of_light=totals.stages.speed_of_light,
+        slowest_stage=totals.stages.slowest_stage,
         labels=labels,
         **{field.name: getattr(cost, field.name) for field in fields(ComputeCost)},
         **{field.name: getattr(audit, field.name) for field in fields(AuditFigures)},

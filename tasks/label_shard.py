@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import partial
@@ -16,14 +18,16 @@ from functools import partial
 from cdmodel.audit_draw import AuditSettings, is_drawn
 from cdmodel.budget import Allotment, Purse
 from cdmodel.budgeted_cascade import cost_of_pass, label_after_pass
-from cdmodel.cascade import label_video
+from cdmodel.cascade import first_pass, label_video
 from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.cost import ComputeCost, PriceTable, price_usd, require_price
 from cdmodel.decode_limits import DecodeLimits
+from cdmodel.decoder_pool import IsolatedClips
 from cdmodel.dense_audit import label_and_audit_video
 from cdmodel.models import CascadeModels
-from cdmodel.pass_choice import PassChooser
+from cdmodel.pass_choice import SettledPasses
 from cdmodel.sampling import ClipSampling
+from cdmodel.stage_clock import clocked, stages_of_shard
 from cdmodel.student_pass import StudentOutcome, StudentPass
 from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoPrediction, VideoRef
 from storage.attempt_log import AttemptLog, open_attempt
@@ -31,9 +35,11 @@ from storage.filesystem import open_store
 from storage.prediction_schema import RowContext
 from storage.run_store import commit_shard, standing_receipt
 from storage.student_passes import read_passes
+from tasks.cores import count_cores
 from tasks.log_facts import log_about
+from tasks.upcoming_videos import UpcomingVideo, look_ahead
 from tasks.video_attempt import OpenVideo, at_hand, attempt_video
-from tasks.worker_decoder import prepare_decoder
+from tasks.worker_decoder import begin_clips, prepare_decoder
 from tasks.worker_models import WorkerModels, load_worker_models
 
 logger = logging.getLogger(__name__)
@@ -56,6 +62,10 @@ class LabelingSpec:
     limits: DecodeLimits
     prices: PriceTable | None
     audit: AuditSettings = AuditSettings()  # noqa: RUF009 - frozen
+    videos_ahead: int = 1
+    """How many videos a worker's decoders are at beyond the one at hand."""
+    worker_cores: int | None = None
+    """What each worker may use of its machine's; None: all of them."""
 
 
 def label_shard(shard: Shard, spec: LabelingSpec, allotment: Allotment | None = None) -> ShardReceipt:
@@ -82,13 +92,24 @@ def label_shard(shard: Shard, spec: LabelingSpec, allotment: Allotment | None = 
     if log.follows_a_death:
         # Nothing more is asked of the next worker than has to be: an audit can wait, a label cannot.
         spec = replace(spec, audit=replace(spec.audit, share=0.0))
-    prepare_decoder(spec.limits)
+    one_by_one = allotment is not None or log.names_videos
+    decoders = 1 if one_by_one else min(1 + spec.videos_ahead, len(shard.videos))
+    prepare_decoder(spec.limits, decoders)
     models = load_worker_models(spec.models)
     require_price(spec.prices, models.device_name)
-    outcomes = (
-        _label_all(shard, models, spec, log)
-        if allotment is None
-        else _label_allotted(shard, allotment, models, spec, log)
+    began = time.perf_counter()
+    with clocked() as clock:
+        outcomes = (
+            _label_all(shard, models, spec, log)
+            if allotment is None
+            else _label_allotted(shard, allotment, models, spec, log)
+        )
+    stages = stages_of_shard(
+        sum((outcome.cost for outcome in outcomes), ComputeCost()),
+        clock,
+        worker_seconds=time.perf_counter() - began,
+        decoders=decoders,
+        cores=spec.worker_cores or count_cores(),
     )
     log.before_commit()
     context = RowContext(
@@ -101,7 +122,7 @@ def label_shard(shard: Shard, spec: LabelingSpec, allotment: Allotment | None = 
         fingerprint=spec.fingerprint,
         prices=spec.prices,
     )
-    receipt = commit_shard(store, outcomes, context, datetime.now(UTC))
+    receipt = commit_shard(store, outcomes, context, datetime.now(UTC), stages)
     if receipt.attempt_id != attempt_id:
         log.lost()
     with log_about(run=spec.run_id, shard=shard.shard_id):
@@ -117,24 +138,34 @@ def label_funded_shard(work: tuple[Shard, Allotment], spec: LabelingSpec) -> Sha
 
 def _label_all(shard: Shard, models: CascadeModels, spec: LabelingSpec, log: AttemptLog) -> list[VideoOutcome]:
     outcomes: list[VideoOutcome] = []
-    passes = PassChooser()
-    for video in shard.videos:
-        with at_hand(video, log, run_id=spec.run_id, shard_id=shard.shard_id) as killed_worker:
-            outcomes.append(label_or_fail(video, models, spec, passes, killed_worker=killed_worker))
+
+    def begin(video: VideoRef, passes: SettledPasses) -> IsolatedClips | None:
+        # Where workers have died here, a video is left alone until its name is written down.
+        if log.names_videos or not spec.videos_ahead:
+            return None
+        return begin_clips(video, spec.sampling, spec.limits, first_pass(models, spec.cascade.policy, passes))
+
+    with closing(look_ahead(shard.videos, begin, spec.videos_ahead)) as coming:
+        for upcoming in coming:
+            with at_hand(upcoming.video, log, run_id=spec.run_id, shard_id=shard.shard_id) as killed_worker:
+                outcomes.append(label_or_fail(upcoming, models, spec, killed_worker=killed_worker))
     return outcomes
 
 
 def label_or_fail(
-    video: VideoRef, models: CascadeModels, spec: LabelingSpec, passes: PassChooser, *, killed_worker: bool
+    upcoming: UpcomingVideo, models: CascadeModels, spec: LabelingSpec, *, killed_worker: bool
 ) -> VideoOutcome:
     """Label one video; what is wrong with it becomes a failure. ``killed_worker`` leaves it alone and says so."""
+    video, passes = upcoming.video, upcoming.passes
     label = label_and_audit_video if is_drawn(spec.audit, video) else label_video
 
     def look(open_video: OpenVideo) -> VideoPrediction:
         with open_video() as clips:
             return label(video, clips, models, spec.cascade, passes)
 
-    return attempt_video(video, look, models, spec.sampling, spec.limits, killed_worker=killed_worker)
+    return attempt_video(
+        video, look, models, spec.sampling, spec.limits, killed_worker=killed_worker, begun=upcoming.begun
+    )
 
 
 def _label_allotted(

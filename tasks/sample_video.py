@@ -28,6 +28,7 @@ from cdmodel.sampling import ClipGeometry, ClipSampling
 from cdmodel.student_pass import StudentPass
 from cdmodel.types import VideoFailure, VideoOutcome, VideoRef
 from tasks.label_shard import LabelingSpec, label_or_fail
+from tasks.upcoming_videos import UpcomingVideo
 from tasks.video_attempt import OpenVideo, attempt_video
 from tasks.worker_decoder import open_clips, prepare_decoder
 from tasks.worker_models import WorkerModels, load_worker_models
@@ -79,7 +80,8 @@ def measure_video(video: VideoRef, spec: LabelingSpec) -> MeasuredVideo:
     require_price(spec.prices, models.device_name)
 
     def label() -> VideoOutcome:
-        return label_or_fail(video, models, spec, _passes(spec.launch_id), killed_worker=False)
+        upcoming = UpcomingVideo(video, _passes(spec.launch_id).settle(), None)
+        return label_or_fail(upcoming, models, spec, killed_worker=False)
 
     outcome, core_wait_seconds = _watched(label)
     return _measured(video, outcome.cost, models, core_wait_seconds, failed=isinstance(outcome, VideoFailure))

@@ -15,6 +15,7 @@ from cdmodel.clips import ClipSource
 from cdmodel.cost import ComputeCost
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.decoder_name import DECODER_NAME
+from cdmodel.decoder_pool import IsolatedClips
 from cdmodel.errors import VideoError, VideoKilledWorker
 from cdmodel.models import CascadeModels
 from cdmodel.sampling import ClipSampling
@@ -49,6 +50,7 @@ def attempt_video(
     *,
     killed_worker: bool,
     spent: ComputeCost | None = None,
+    begun: IsolatedClips | None = None,
 ) -> Found | VideoFailure:
     """Return what ``look`` finds, which may open the video by what it is given; an error of the video is its failure.
 
@@ -60,13 +62,14 @@ def attempt_video(
         limits: of decoding.
         killed_worker: workers died of this video: it fails unseen.
         spent: what it has cost in an earlier stage, which a failure must not forget.
+        begun: where a decoder is at the video already.
     """
     started = time.perf_counter()
     opened: list[ClipSource] = []
 
     @contextmanager
     def open_video() -> Iterator[ClipSource]:
-        with open_clips(video, sampling, limits) as clips:
+        with open_clips(video, sampling, limits, begun) as clips:
             opened.append(clips)
             yield clips
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 
 from cdmodel.clips import ClipSource
 from cdmodel.decode import ClipReader
 from cdmodel.decode_limits import DecodeLimits
-from cdmodel.decoder_pool import DecoderPool
+from cdmodel.decoder_pool import DecoderPool, IsolatedClips
 from cdmodel.errors import ConfigError
 from cdmodel.gpu_first import ExplainedClips, GpuFirstClips
 from cdmodel.nvdec import find_gpu
-from cdmodel.sampling import ClipSampling
+from cdmodel.sampling import ClipGeometry, ClipSampling
 from cdmodel.types import VideoRef
 from storage.video_file import open_video
 
 
-def prepare_decoder(limits: DecodeLimits) -> None:
-    """Have a decoder started by the time the first video needs it, if it is to have a process; returns at once.
+def prepare_decoder(limits: DecodeLimits, decoders: int = 1) -> None:
+    """Have decoders started by the time the first videos need them, if they are to have processes; returns at once.
 
     Raises:
         ConfigError: a GPU must decode, and this worker has none.
@@ -28,17 +28,36 @@ def prepare_decoder(limits: DecodeLimits) -> None:
     if limits.device == "cuda" and isinstance(reason := find_gpu(), str):
         raise ConfigError("decode.device", f'is "cuda", but {reason}; say "auto" where only some workers have one')
     if limits.isolated:
-        _worker_decoders().prepare()
+        _worker_decoders().prepare(decoders)
+
+
+def begin_clips(
+    video: VideoRef, sampling: ClipSampling, limits: DecodeLimits, first_pass: Sequence[ClipGeometry]
+) -> IsolatedClips | None:
+    """Have a decoder open a video and begin its first pass, for ``open_clips``; None where only that can begin it.
+
+    Raises:
+        RunError: this machine starts no decoder.
+    """
+    if not limits.isolated or limits.device != "cpu":
+        return None
+    return _worker_decoders().begin(partial(open_video, video), video.uri, sampling, limits, first_pass)
 
 
 @contextmanager
-def open_clips(video: VideoRef, sampling: ClipSampling, limits: DecodeLimits) -> Iterator[ClipSource]:
-    """Open a video for reading its clips, on the device and in the process that the limits say.
+def open_clips(
+    video: VideoRef, sampling: ClipSampling, limits: DecodeLimits, begun: IsolatedClips | None = None
+) -> Iterator[ClipSource]:
+    """Open a video for reading its clips, on the device and in the process that the limits say, unless it was ``begun``.
 
     Raises:
         VideoError: it cannot be opened; the clips' methods raise the same errors.
         RunError: this machine starts no decoder.
     """
+    if begun is not None:
+        with _worker_decoders().reading(begun) as clips:
+            yield clips
+        return
     open_on_cpu = partial(_open_on_cpu, video, sampling, limits)
     if limits.device == "cpu":
         with open_on_cpu() as clips:

@@ -422,3 +422,61 @@ def _mapped_bytes() -> int:
 
 def _descriptors() -> int:
     return psutil.Process().num_fds()
+
+
+def _begin(pool: DecoderPool, path: Path, *geometries: ClipGeometry) -> IsolatedClips:
+    opener = partial(open_file, str(path))
+    return pool.begin(opener, "test:video", ClipSampling(), DecodeLimits(), geometries)
+
+
+def test_a_pass_begun_unasked_gives_what_an_asked_one_gives(pool: DecoderPool, tmp_path: Path) -> None:
+    path = tmp_path / "numbers.mkv"
+    path.write_bytes(encode_numbered_clips(CLIPS))
+    for asked in ((SMALL,), (SMALL, LARGE), (LARGE,)):
+        with _read(pool, partial(open_file, str(path))) as clips:
+            expected = [[batch.pixels_NTCHW.copy() for batch in views] for views in clips.read_views(asked)]
+            spent = _timeless(clips.summary())
+        begun = _begin(pool, path, *asked)
+        with pool.reading(begun):
+            found = [[batch.pixels_NTCHW.copy() for batch in views] for views in begun.read_views(asked)]
+            assert _timeless(begun.summary()) == spent
+        for views, others in zip(found, expected, strict=True):
+            for one, other in zip(views, others, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_a_pass_begun_unasked_that_nobody_wants_gives_way(pool: DecoderPool, tmp_path: Path) -> None:
+    path = tmp_path / "numbers.mkv"
+    path.write_bytes(encode_numbered_clips(CLIPS))
+    begun = _begin(pool, path, LARGE)
+    with pool.reading(begun):
+        assert begun.count_clips() == CLIPS
+        assert _drain(begun) == list(range(CLIPS))
+    begun = _begin(pool, path, LARGE)
+    with pool.reading(begun):
+        assert _drain(begun) == list(range(CLIPS))
+    with pool.reading(_begin(pool, path, SMALL)):
+        pass
+    with _read(pool, partial(open_file, str(path))) as clips:
+        assert _drain(clips) == list(range(CLIPS))
+
+
+def test_a_video_that_cannot_be_read_says_so_only_when_it_is_asked_for(own: OwnPool, tmp_path: Path) -> None:
+    broken, good = tmp_path / "broken.mp4", tmp_path / "good.mkv"
+    broken.write_bytes(b"no video" * 100)
+    good.write_bytes(encode_numbered_clips(CLIPS))
+    first, second = _begin(own.pool, broken, SMALL), _begin(own.pool, good, SMALL)
+    with pytest.raises(VideoError), own.pool.reading(first):
+        _drain(first)
+    with own.pool.reading(second):
+        assert _drain(second) == list(range(CLIPS))
+    assert len(own.decoders()) == 2
+
+
+def test_a_decoder_that_dies_ahead_costs_its_own_video(own: OwnPool, good: str, tmp_path: Path) -> None:
+    doomed = own.pool.begin(partial(strike_at_once, "segfault"), "test:video", ClipSampling(), LIMITS, (SMALL,))  # type: ignore[arg-type]
+    begun = _begin(own.pool, Path(good), SMALL)
+    with own.pool.reading(begun):
+        assert _drain(begun) == list(range(CLIPS))
+    with pytest.raises(DecoderCrashed), own.pool.reading(doomed):
+        _drain(doomed)

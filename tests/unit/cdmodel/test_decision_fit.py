@@ -25,7 +25,7 @@ from cdmodel.policies import (
     MaxProbability,
     VideoRank,
 )
-from cdmodel.policy_choice import resolve_policy
+from cdmodel.policy_choice import resolve_policy, share_at
 from cdmodel.replay import calibrate, dense_teacher, replay
 from cdmodel.risk import RiskCurve, RiskPoint
 from cdmodel.sweeps import build_ladders, score_at_shares
@@ -61,6 +61,16 @@ def test_the_threshold_of_a_share_escalates_that_share_of_the_clips_it_was_taken
             [score] = score_at_shares(policy, videos, judge, [share])
             run = replay(replace(policy, **{name: sign * score}), judge, videos, FLOPS)
             assert run.asked_V.sum() == round(share * run.clips_V.sum())
+
+
+def test_a_threshold_may_be_asked_for_by_its_share_which_the_bundle_then_tells():
+    videos = specialist_videos(0, 60, kind="single", head="knows")
+    for share in (0.1, 0.3):
+        decisions = fit_decisions(videos, (), "single", FLOPS, escalated_share=share)
+        scored = [calibrate(video, decisions.calibration, "single") for video in videos]
+        run = replay(decisions.policy, decisions.judge("single"), scored, FLOPS)
+        assert run.escalated_share == pytest.approx(share, abs=0.03)
+        assert share_at(decisions.policy.min_value, decisions.value_at_share) == pytest.approx(share, abs=0.03)
 
 
 def test_a_share_of_everything_is_everything_even_where_all_gains_are_equal():
