@@ -208,7 +208,7 @@ class Year:
             label_V = np.array([LABELS.index(example.label) for example in of_role])
             clips = role_clips(self._pool, videos, label_V)
             weight_V = np.array([example.weight for example in of_role])
-            roles[role] = replace(clips, weight_V=weight_V if len(set(weight_V)) > 1 else None)
+            roles[role] = replace(clips, weight_V=weight_V)
             logits[role] = self._pool.teacher_NK[self._pool.rows(videos)]
         settings = TrainSettings(
             seed=self._seed,
