@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -90,7 +90,7 @@ def collect_examples(request: CollectRequest, store: Store, now: datetime) -> Se
     judged = _judged(request)
     base = [example for example in _base(request) if example.split == "test" or not judged.has(example)]
     rows, passed_over = _pass_over(rows, base, judged)
-    _require_audits(request.out, rows)
+    _require_audits(request.out, rows, passed_over)
     selection = select_examples(rows, corrections, (*request.labels, *settings.new_labels), settings)
     audits = [example for example in selection.examples if example.split == "test"]
     examples = sorted((*base, *selection.examples), key=lambda example: example.uri)
@@ -215,11 +215,15 @@ def _pass_over(
     return kept, passed_over
 
 
-def _require_audits(out: str, rows: Sequence[LabeledRow]) -> None:
+def _require_audits(out: str, rows: Sequence[LabeledRow], passed_over: Mapping[str, int]) -> None:
     audits = sum(row.teacher_label is not None for row in rows)
     if audits < LEAST_AUDITS:
         found = "no audits yet" if not audits else f"{audits} audited videos, and at least {LEAST_AUDITS} are needed"
-        raise SourceError(out, f"{found}: set audit.share, such as 0.01, and label some nights before retraining")
+        known = sum(passed_over.values())
+        beside = f" (beside {known} videos that stand in the benchmark or in collect.base)" if known else ""
+        raise SourceError(
+            out, f"{found}{beside}: set audit.share, such as 0.01, and label some nights before retraining"
+        )
 
 
 def _require_roles(request: CollectRequest, examples: Sequence[Example]) -> None:

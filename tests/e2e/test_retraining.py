@@ -22,6 +22,7 @@ import cdmodel
 from cdmodel.bundle import model_version, read_manifest, write_manifest
 from cdmodel.policies import DenseTeacher
 from cdmodel.scenes import LABELS
+from tasks.generate_corpus import generate_corpus
 
 Cdlabel = Callable[..., subprocess.CompletedProcess[str]]
 Rows = Callable[..., list[dict[str, Any]]]
@@ -48,8 +49,16 @@ def dear_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def yardstick(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Other generated videos, to judge by."""
+    folder = tmp_path_factory.mktemp("yardstick") / "kinetic"
+    generate_corpus(str(folder), videos=12, seed=6, distractors=0.5, on_progress=lambda _: None)
+    return folder
+
+
 @pytest.fixture
-def night(cdlabel: Cdlabel, corpus: Path, dear_bundle: Path, tmp_path: Path) -> Path:
+def night(cdlabel: Cdlabel, corpus: Path, yardstick: Path, dear_bundle: Path, tmp_path: Path) -> Path:
     """A registry with that bundle in production, one labeled night, and the file that says how to go on."""
     registry = tmp_path / "models"
     cdlabel("models", "promote", registry, dear_bundle, "--why", "the first")
@@ -58,10 +67,10 @@ def night(cdlabel: Cdlabel, corpus: Path, dear_bundle: Path, tmp_path: Path) -> 
         "out": str(tmp_path / "out"),
         "models": {"bundle": f"{registry}@production"},
         "cluster": {"model_threads": 1},
-        "corpus": {"roots": [str(corpus)]},
+        "corpus": {"roots": [str(yardstick)]},
         "retrain": {
             "registry": str(registry),
-            "benchmark": str(write_benchmark(corpus, tmp_path)),
+            "benchmark": str(write_benchmark(yardstick, tmp_path)),
             "train": {
                 "teacher": {"weights": str(dear_bundle), "learn": "nothing"},
                 "student": {"steps": 10, "learning_rate": 0.0001},

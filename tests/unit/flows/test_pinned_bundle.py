@@ -10,6 +10,7 @@ import pytest
 from cdmodel.errors import ConfigError, RegistryError
 from cdmodel.testing import encode_numbered_clips, write_tiny_bundle
 from flows.config import LabelRunConfig, load_config, to_json, to_request
+from flows.dispatch import Cluster
 from flows.label import labeling_spec
 from flows.retry_command import _find_finished, _retry_config
 from storage.filesystem import open_store
@@ -22,6 +23,18 @@ from tasks.label_shard import label_shard
 from tasks.move_alias import Mover, promote_bundle, roll_back
 from tasks.plan_run import open_run, preview_run
 from tasks.run_request import LabelingPlan, NothingToDo
+
+NO_CLUSTER = Cluster(
+    client=None,
+    model_threads=1,
+    worker_cores=None,
+    videos_ahead=0,
+    address="nowhere",
+    dashboard=None,
+    shards_in_flight_per_worker=1,
+    worker_wait_seconds=1.0,
+    resources={},
+)
 
 VIDEOS = 3
 ME = Mover(moved_by="me")
@@ -64,7 +77,7 @@ def _planned(config: LabelRunConfig) -> LabelingPlan:
 def _label(config: LabelRunConfig, plan: LabelingPlan, *, shards: int = 100) -> None:
     """Label some of the shards, as workers do that know nothing but their ``LabelingSpec``; publish after the last one."""
     store, run_id = open_store(config.out), plan.header.run_id
-    spec = labeling_spec(config, plan, None)
+    spec = labeling_spec(config, plan, NO_CLUSTER)
     done = committed_shards(store, run_id)
     for shard in [shard for shard in iter_shards(store, run_id) if shard.shard_id not in done][:shards]:
         label_shard(shard, spec)
@@ -116,7 +129,7 @@ def test_the_run_records_what_was_asked_and_what_it_meant(config, registry):
     told = tomllib.loads(open_store(config.out).read(config_name(plan.header.run_id)).decode())
     assert told["models"]["bundle"] == plan.header.bundle_asked == f"{registry.uri}@production"
     assert plan.header.bundle_uri == registry.bundle_uri(plan.header.model_version)
-    assert labeling_spec(config, plan, None).models.bundle == plan.header.bundle_uri
+    assert labeling_spec(config, plan, NO_CLUSTER).models.bundle == plan.header.bundle_uri
 
 
 def test_other_settings_are_another_run_with_what_the_alias_means_now(config, registry):
