@@ -37,7 +37,6 @@ from cdmodel.example_selection import Example, LabeledRow, role_of, select_examp
 from cdmodel.example_settings import CollectSettings
 from cdmodel.gate import BundleFacts, GateDecision, GateSettings, SetAnswers, decide
 from cdmodel.models import limit_threads, load_bundle
-from cdmodel.policy_choice import share_at
 from cdmodel.replay import ClipFlops, Replay, calibrate, replay
 from cdmodel.role_clips import ClipPixels, FitRole, RoleClips, RoleLogits
 from cdmodel.scenes import FRAMES_PER_SECOND, LABELS, VIDEOS_PER_GROUP, SceneSpec, draw_scene, render
@@ -210,11 +209,12 @@ class Year:
             weight_V = np.array([example.weight for example in of_role])
             roles[role] = replace(clips, weight_V=weight_V)
             logits[role] = self._pool.teacher_NK[self._pool.rows(videos)]
+        cal = np.array([int(example.uri) for example in examples if example.split == "cal"])
         settings = TrainSettings(
             seed=self._seed,
             teacher=TeacherSettings(weights=str(DEMO_BUNDLE), learn="nothing"),
             student=StudentSettings(steps=steps, learning_rate=0.004 if production is None else 0.001),
-            escalated_share=None if production is None else share_of(production),
+            max_escalated_share=1.0 if production is None else self._replay(production, cal).escalated_share,
         )
         start = None if production is None else production.fitted.networks.student
         keeper = Keeper(checkpoints=KnownAnswers(logits, start), every_seconds=1e9)
@@ -289,12 +289,6 @@ class Year:
         )
         scored = [calibrate(video, decisions.calibration, "single") for video in to_cached(clips, logits)]
         return replay(decisions.policy, decisions.judge("single"), scored, self._flops)
-
-
-def share_of(trained: Trained) -> float:
-    """Return the share of the clips of its ``cal`` that the bundle's default escalates."""
-    decisions = trained.fitted.decisions
-    return share_at(decisions.policy.min_value, decisions.value_at_share)
 
 
 def join(pools: Sequence[Pool]) -> Pool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,7 +25,9 @@ from cdmodel.network_training import TrainedNetworks, train_networks
 from cdmodel.policies import DenseStudent, DenseTeacher
 from cdmodel.replay import CachedVideo, ClipFlops, Replay, ScoredVideo, VideoSeconds, calibrate, replay, truth_of
 from cdmodel.role_clips import FitRole, RoleClips, RoleLogits
+from cdmodel.sampling import ClipGeometry
 from cdmodel.scores import StudentLogits
+from cdmodel.spent_share import spent_share
 from cdmodel.train_settings import TrainSettings
 
 _NO_TIME = VideoSeconds(decode_student=0.0, decode_teacher=0.0, student=0.0, teacher=0.0)
@@ -64,7 +67,7 @@ def fit_bundle(
         cached.get("risk", ()),
         settings.label_kind,
         flops,
-        escalated_share=settings.escalated_share,
+        max_escalated_share=_may_escalate(roles["cal"], trained.student_spec.geometry, settings),
     )
     metrics = measure(cached["test"], decisions, settings.label_kind, flops)
     on_progress(TrainingProgress(stage="calibrate", step=1, steps=1, loss=None, accuracy=None))
@@ -116,6 +119,14 @@ def measure(
     }
     counts: dict[str, JsonValue] = {"videos_test": len(videos), "clips_test": int(default.clips_V.sum())}
     return counts | {name: None if value is None else round(value, 4) for name, value in figures.items()}
+
+
+def _may_escalate(cal: RoleClips, geometry: ClipGeometry, settings: TrainSettings) -> float:
+    """Return the largest share of the clips of ``cal`` that the default may send to the teacher."""
+    if settings.no_dearer_than is None:
+        return settings.max_escalated_share
+    spent = spent_share(Path(settings.no_dearer_than), cal, geometry, settings.allowed_builders)
+    return min(settings.max_escalated_share, spent)
 
 
 def _measure_precision(

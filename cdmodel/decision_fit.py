@@ -52,16 +52,16 @@ def fit_decisions(
     kind: LabelKind,
     flops: ClipFlops,
     *,
-    escalated_share: float | None = None,
+    max_escalated_share: float = 1.0,
 ) -> Decisions:
-    """Fit everything; ``cal`` must not be empty. With ``escalated_share`` the threshold escalates so much of it.
+    """Fit everything; ``cal`` must not be empty. The default threshold escalates no more than ``max_escalated_share`` of it.
 
     Raises:
         TrainingError: ``cal`` is empty.
     """
     calibration = fit_calibration(cal, kind)
     scored = [calibrate(video, calibration, kind) for video in cal]
-    defaults = fit_defaults(scored, kind, flops, escalated_share)
+    defaults = fit_defaults(scored, kind, flops, max_escalated_share)
     judge = defaults.judge(kind)
     decisions = Decisions(
         calibration=replace(calibration, video_temperature=defaults.video_temperature),

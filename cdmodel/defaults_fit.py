@@ -44,14 +44,14 @@ class Defaults:
 
 
 def fit_defaults(
-    videos: Sequence[ScoredVideo], kind: LabelKind, flops: ClipFlops, escalated_share: float | None = None
+    videos: Sequence[ScoredVideo], kind: LabelKind, flops: ClipFlops, max_escalated_share: float = 1.0
 ) -> Defaults:
     """Pick the pool with the best likelihood, then temperature and threshold in turn, each by the other's last value.
 
-    The threshold escalates ``escalated_share`` of the clips, or else has the best trade: mean P(truth) minus
-    ``PRICE_OF_DENSE_TEACHER`` times the escalated share. Accuracy itself in place of P(truth) picks about the same place with
-    more noise; "the cheapest threshold within half a point of the dense teacher" jumped between a fifth and all of the
-    clips, since on a few hundred videos half a point is noise.
+    Of the thresholds that escalate no more than ``max_escalated_share`` of the clips, the one with the best trade: mean
+    P(truth) minus ``PRICE_OF_DENSE_TEACHER`` times the escalated share. Accuracy itself in place of P(truth) picks about the
+    same place with more noise; "the cheapest threshold within half a point of the dense teacher" jumped between a fifth
+    and all of the clips, since on a few hundred videos half a point is noise.
     """
     aggregation = min(AGGREGATIONS, key=lambda pool: _loss(Judge(aggregation=pool, label_kind=kind), videos, flops))
     policy: EscalationPolicy = DenseStudent()
@@ -61,10 +61,7 @@ def fit_defaults(
         colder = _fit_video_temperature(run, videos, kind) * defaults.video_temperature
         defaults = replace(defaults, video_temperature=max(colder, COLDEST))
         judge = defaults.judge(kind)
-        if escalated_share is None:
-            policy = _best_trade(judge, videos, flops)
-        else:
-            policy = VideoRank(min_value=values_at_shares(videos, judge, (escalated_share,))[0])
+        policy = _best_trade(judge, videos, flops, max_escalated_share)
         defaults = replace(defaults, policy=policy)
     return defaults
 
@@ -75,15 +72,18 @@ def values_at_shares(videos: Sequence[ScoredVideo], judge: Judge, shares: Sequen
     return tuple(min(max(value, -1.0), 1.0) for value in values)
 
 
-def _best_trade(judge: Judge, videos: Sequence[ScoredVideo], flops: ClipFlops) -> VideoRank:
+def _best_trade(judge: Judge, videos: Sequence[ScoredVideo], flops: ClipFlops, max_escalated_share: float) -> VideoRank:
     truth_VK = truth_of(videos)
+    shares = [share for share in SHARES if share < max_escalated_share]
+    if max_escalated_share < SHARES[-1]:
+        shares.append(max_escalated_share)
 
     def worth(policy: VideoRank) -> float:
         run = replay(policy, judge, videos, flops)
         truth_V = np.where(truth_VK, run.probabilities_VK, 0.0).sum(axis=1) / truth_VK.sum(axis=1)
         return float(truth_V.mean()) - PRICE_OF_DENSE_TEACHER * run.escalated_share
 
-    ladder = dict.fromkeys(values_at_shares(videos, judge, SHARES))
+    ladder = dict.fromkeys(values_at_shares(videos, judge, shares))
     return max((VideoRank(min_value=value) for value in ladder), key=worth)
 
 

@@ -140,17 +140,11 @@ def load_bundle(
     manifest = read_manifest(folder)
     device = torch.device(device)
     allowed = (*BUILTIN_BUILDERS, *allowed_builders)
-    student = _load_network(folder / STUDENT_WEIGHTS, manifest.student, len(manifest.labels), allowed, device)
     teacher = _load_network(find_teacher(folder), manifest.teacher, len(manifest.labels), allowed, device)
     return CascadeModels(
         model_version=model_version(manifest),
         manifest=manifest,
-        student=StudentScorer(
-            network=student,
-            spec=manifest.student,
-            device=device,
-            flops_per_clip=count_flops(student, manifest.student.geometry, device),
-        ),
+        student=_student_of(folder, manifest, device, allowed),
         teacher=TeacherScorer(
             network=teacher,
             spec=manifest.teacher,
@@ -159,6 +153,14 @@ def load_bundle(
         ),
         device_name=name_device(device),
     )
+
+
+def load_student(
+    folder: Path, device: torch.device | str = "cpu", allowed_builders: Sequence[str] = ()
+) -> StudentScorer:
+    """Build the student alone of the bundle in ``folder``; else as ``load_bundle``."""
+    manifest = read_manifest(folder)
+    return _student_of(folder, manifest, torch.device(device), (*BUILTIN_BUILDERS, *allowed_builders))
 
 
 def pick_device() -> str:
@@ -248,6 +250,16 @@ def _measure_motion_on_device(pixels_NTCHW: Tensor) -> FloatArray:
 def name_device(device: torch.device) -> str:
     """Return the device as tables show it: ``cpu``, or ``cuda:`` and the card's name."""
     return f"cuda:{torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+
+
+def _student_of(folder: Path, manifest: BundleManifest, device: torch.device, allowed: Sequence[str]) -> StudentScorer:
+    network = _load_network(folder / STUDENT_WEIGHTS, manifest.student, len(manifest.labels), allowed, device)
+    return StudentScorer(
+        network=network,
+        spec=manifest.student,
+        device=device,
+        flops_per_clip=count_flops(network, manifest.student.geometry, device),
+    )
 
 
 def _load_network(

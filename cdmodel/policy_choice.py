@@ -5,7 +5,6 @@ Torch-free; called when a run is planned, so that the run's record and fingerpri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,20 +54,6 @@ def _within_budget(choice: Budgeted, manifest: BundleManifest) -> ResolvedPolicy
         case share:
             value = float(np.interp(share, np.linspace(0, 1, len(values)), values))
     return ResolvedPolicy(policy=VideoRank(min_value=value), remark="")
-
-
-def escalated_share_of(manifest: BundleManifest) -> float | None:
-    """Return the share of the clips of ``cal`` that the bundle's default escalates; None where it does not remember."""
-    policy, values = manifest.default_policy, manifest.value_at_share
-    if not isinstance(policy, VideoRank) or not values:
-        return None
-    return share_at(policy.min_value, values)
-
-
-def share_at(min_value: float, value_at_share: Sequence[float]) -> float:
-    """Return the escalated share at which a threshold stands in a bundle's falling values, between two of them linearly."""
-    shares = np.linspace(0, 1, len(value_at_share))
-    return float(np.interp(min_value, value_at_share[::-1], shares[::-1]))
 
 
 def _with_certificate(choice: Certified, manifest: BundleManifest) -> ResolvedPolicy:

@@ -99,8 +99,12 @@ class TrainSettings:
     units for it, else float32: on an AVX2 machine float32 was six to ten times faster."""
     allowed_builders: tuple[str, ...] = ()
     """Modules, besides this project's own, whose builders may be named. Naming one runs its code."""
-    escalated_share: float | None = None
-    """Share of the clips of ``cal`` that the default threshold sends to the teacher; by default it is chosen by price."""
+    max_escalated_share: float = 1.0
+    """Largest share of the clips of ``cal`` that the default threshold may send to the teacher; up to there it is chosen by
+    price."""
+    no_dearer_than: str | None = None
+    """Local folder of a bundle: the default threshold sends no more of the clips of ``cal`` to the teacher than that
+    bundle's default would of the same clips. Its student must see clips of the same size."""
     sampling: ClipSampling = ClipSampling()  # noqa: RUF009 - frozen
     teacher: TeacherSettings = TeacherSettings()  # noqa: RUF009 - frozen
     student: StudentSettings = StudentSettings()
@@ -109,8 +113,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ConfigError("seed", f"must not be negative, got {self.seed}")
-        if self.escalated_share is not None and not 0 <= self.escalated_share <= 1:
-            raise ConfigError("escalated_share", f"must lie between 0 and 1, got {self.escalated_share}")
+        if not 0 <= self.max_escalated_share <= 1:
+            raise ConfigError("max_escalated_share", f"must lie between 0 and 1, got {self.max_escalated_share}")
         if self.clips_per_step < 2:
             raise ConfigError("clips_per_step", f"must be at least 2, got {self.clips_per_step}")
         if not 0 <= self.background_weight <= 1:

@@ -26,12 +26,12 @@ def retrain(
     settings = load_retrain_config(config, assignments or [])
     use_embedded_prefect("DEBUG" if debug else "CRITICAL")
     from flows.retrain import retrain_student
-    from flows.retrain_receipt import gate_receipt
+    from flows.retrain_receipt import gate_receipt, why
     from tasks.retrain_cycle import CoolingDown
 
     record = retrain_student(settings)
     assert not isinstance(record, CoolingDown)  # only an alarm has to wait
     show(asdict(record), gate_receipt(record), json_output)
     if strict and record.status != "promoted":
-        say(f"cdlabel: the candidate {record.model_version} was not promoted")
+        say(f"cdlabel: the candidate {record.model_version} was not promoted: {why(record)}")
         raise typer.Exit(EXIT_SOME_VIDEOS_FAILED)

@@ -31,6 +31,12 @@ def gate_receipt(record: RunRecord) -> str:
     return "\n".join(lines)
 
 
+def why(record: RunRecord) -> str:
+    """Return the reason of what became of the candidate."""
+    reason: str = json.loads(record.lineage_json or "{}")["reason"]
+    return reason
+
+
 def _answer(check: dict[str, Any]) -> str:
     if check["passed"]:
         return "yes"

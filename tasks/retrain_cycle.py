@@ -21,7 +21,6 @@ from cdmodel.bundle import read_manifest
 from cdmodel.descent import OnProgress
 from cdmodel.errors import LabelingError, RegistryConflict, RegistryError, SourceError, TrainingError, UsageError
 from cdmodel.gate_facts import GateDecision
-from cdmodel.policy_choice import escalated_share_of
 from cdmodel.teacher_source import TeacherSettings
 from cdmodel.train_settings import StudentSettings, TrainSettings
 from storage.alias_history import AliasMove
@@ -235,7 +234,7 @@ def training_settings(request: RetrainRequest, production: Path) -> TrainSetting
             if settings.warm_start
             else student,
             allowed_builders=request.allowed_builders,
-            escalated_share=escalated_share_of(manifest) if settings.keep_share else None,
+            no_dearer_than=str(production) if settings.keep_cost else None,
         )
     if settings.warm_start and chosen.student.start is None:
         chosen = replace(chosen, student=replace(chosen.student, start=str(production)))

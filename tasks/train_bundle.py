@@ -32,6 +32,7 @@ from cdmodel.descent import SECONDS_BETWEEN_CHECKPOINTS, Keeper, OnProgress
 from cdmodel.errors import OutputError, SourceError
 from cdmodel.network_training import check_networks
 from cdmodel.role_clips import FitRole
+from cdmodel.spent_share import check_foretold
 from cdmodel.splits import MUST_SHOW_ALL, absent_classes, assign_roles, check_classes
 from cdmodel.teacher_judgement import check_folds
 from cdmodel.teacher_source import check_known, describe_teacher, known_labels, write_teacher
@@ -83,6 +84,7 @@ class _Plan:
             "settings": _to_json(self.settings),
             "weights": _list_files(self.settings.teacher.weights),
             "start": _list_files(self.settings.student.start),
+            "no_dearer_than": _list_files(self.settings.no_dearer_than),
         }
         return _digest(facts)
 
@@ -124,6 +126,8 @@ def train_bundle(
     folder = new_folder(out)
     plan = _plan(dataset, videos, corpus, settings)
     check_networks(settings, plan.labels)
+    if settings.no_dearer_than is not None:
+        check_foretold(Path(settings.no_dearer_than), settings.student.describe().geometry)
     with hold_work_folder(folder, plan.key()) as work:
         views = ClipViews(
             sampling=settings.sampling,
@@ -250,6 +254,7 @@ def _without_places(settings: TrainSettings) -> TrainSettings:
         settings,
         teacher=replace(teacher, weights=_last_part(teacher.weights), labels=_last_part(teacher.labels)),
         student=replace(student, start=_last_part(student.start)),
+        no_dearer_than=_last_part(settings.no_dearer_than),
     )
 
 

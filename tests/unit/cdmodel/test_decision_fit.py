@@ -25,7 +25,7 @@ from cdmodel.policies import (
     MaxProbability,
     VideoRank,
 )
-from cdmodel.policy_choice import resolve_policy, share_at
+from cdmodel.policy_choice import resolve_policy
 from cdmodel.replay import calibrate, dense_teacher, replay
 from cdmodel.risk import RiskCurve, RiskPoint
 from cdmodel.sweeps import build_ladders, score_at_shares
@@ -63,14 +63,19 @@ def test_the_threshold_of_a_share_escalates_that_share_of_the_clips_it_was_taken
             assert run.asked_V.sum() == round(share * run.clips_V.sum())
 
 
-def test_a_threshold_may_be_asked_for_by_its_share_which_the_bundle_then_tells():
-    videos = specialist_videos(0, 60, kind="single", head="knows")
-    for share in (0.1, 0.3):
-        decisions = fit_decisions(videos, (), "single", FLOPS, escalated_share=share)
+def test_the_default_threshold_stays_below_the_share_that_it_may_escalate():
+    videos = specialist_videos(0, 60, kind="single", head="noise")
+
+    def spent(most: float) -> float:
+        decisions = fit_decisions(videos, (), "single", FLOPS, max_escalated_share=most)
         scored = [calibrate(video, decisions.calibration, "single") for video in videos]
-        run = replay(decisions.policy, decisions.judge("single"), scored, FLOPS)
-        assert run.escalated_share == pytest.approx(share, abs=0.03)
-        assert share_at(decisions.policy.min_value, decisions.value_at_share) == pytest.approx(share, abs=0.03)
+        return replay(decisions.policy, decisions.judge("single"), scored, FLOPS).escalated_share
+
+    free = spent(1.0)
+    assert free > 0.1
+    assert spent(free + 0.05) == pytest.approx(free)
+    for most in (0.0, 0.03, 0.07):
+        assert most - 0.02 <= spent(most) <= most
 
 
 def test_a_share_of_everything_is_everything_even_where_all_gains_are_equal():
