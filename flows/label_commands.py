@@ -28,7 +28,6 @@ from flows.command import (
 )
 
 if TYPE_CHECKING:
-    from cdmodel.cost import PriceTable
     from flows.config import LabelRunConfig
     from storage.run_record import RunRecord
     from tasks.run_request import LabelingPlan, NothingToDo
@@ -111,12 +110,13 @@ def run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
     from flows.bars import busy_bar
     from flows.config import to_request
     from flows.dispatch import check_scheduler
+    from flows.local_price import require_local_price
     from tasks.plan_run import open_run
     from tasks.run_request import NothingToDo
 
     check_scheduler(settings.cluster)
     if settings.prices is not None and settings.cluster.scheduler is None:
-        _require_local_price(settings.prices)
+        require_local_price(settings.prices)
     if settings.models.bundle is None:
         say("no --models: labeling with the demo bundle, which knows kinetic scenes only")
     with busy_bar("plan"):
@@ -151,14 +151,6 @@ def show_record(settings: LabelRunConfig, record: RunRecord | None, strict: bool
         say(f"alarm {alarm.name}: {alarm.message}")
     if strict and (record.videos_failed or alarms):
         raise typer.Exit(EXIT_SOME_VIDEOS_FAILED)
-
-
-def _require_local_price(prices: PriceTable) -> None:
-    """Refuse a run whose device has no price before anything is written; workers elsewhere look when they load models."""
-    from cdmodel.cost import require_price
-    from cdmodel.models import name_local_device
-
-    require_price(prices, name_local_device())
 
 
 def _opening(plan: LabelingPlan) -> str:

@@ -45,6 +45,7 @@ from flows.deployments import FLOW_NAME, RETRAIN_FLOW_NAME, add_nightly, add_ret
 from flows.embedded_prefect import scheduling_server
 from flows.fire_times import last_fire, next_fires, why_catch_up
 from flows.interruption import unwind_within
+from flows.local_price import require_local_price_apart
 from flows.nightly_config import NightlyConfig, ServedRetraining
 from flows.prefect_runs import KILLED_BEFORE_SERVING, SERVED, RunsOfOut, close_dead_runs, is_known_alive, tagged
 from flows.run_hooks import tell_crashed
@@ -68,6 +69,8 @@ def serve_nightly(config: NightlyConfig) -> None:
         Interrupted: we were told to end, and have.
     """
     unwind_within(UNWINDING_SECONDS)
+    if config.label.prices is not None and config.label.cluster.scheduler is None:
+        require_local_price_apart(config.label.prices)
     before = read_last_night(to_request(config.label))
     with scheduling_server() as url, get_client(sync_client=True) as client:
         standing = _find_deployment(client, config.schedule.name)

@@ -96,5 +96,5 @@ def test_what_cannot_be_told_is_refused_with_the_way_out(tmp_path: Path) -> None
     with pytest.raises(BundleError, match=r"sequential waits .*retrain\.keep_cost = false"):
         spent_share(tmp_path / "waits", _noise(0), SEEN)
     write_tiny_bundle(tmp_path / "small", policy=DenseTeacher())
-    with pytest.raises(BundleError, match="height=16.*here.*height=20"):
+    with pytest.raises(BundleError, match=r"height=16.*here.*height=20"):
         spent_share(tmp_path / "small", _noise(0), ClipGeometry(frames=2, height=20, width=16))
