@@ -71,7 +71,8 @@ def open_funds(
         RunError: the student alone has taken more dollars than the budget has.
         DamagedObject: what the student's stage wrote was changed.
     """
-    done = read_receipts(store, header.run_id)
+    # One that another process committed since the pending ones were listed is booked when its receipt comes back.
+    done = [receipt for receipt in read_receipts(store, header.run_id) if receipt.shard_id not in set(pending)]
     demands = read_demands(
         store, header.run_id, [*pending, *(receipt.shard_id for receipt in done)], header.fingerprint
     )

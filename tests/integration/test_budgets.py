@@ -225,6 +225,20 @@ def test_an_audit_that_would_take_most_of_the_budget_is_left_out(films, tmp_path
         assert funded.can_audit == can_audit
 
 
+def test_a_shard_that_was_committed_after_the_pending_ones_were_listed_is_booked_once(scored, unlimited):
+    plan, out = scored
+    record, done = unlimited
+    shards = [*iter_shards(open_store(str(out)), plan.header.run_id)]
+    budget = BudgetSettings(teacher_flops=float(record.teacher_flops))
+    allotments = []
+    for folder in (out, done):
+        ids = [shard.shard_id for shard in shards]
+        funded = open_funds(open_store(str(folder)), plan.header, ids, budget, PRICES, workers=1, started=time.time())
+        allotments.append([funded.allot(shard) for shard in shards])
+    assert allotments[0] == allotments[1]
+    assert record.teacher_flops > 0
+
+
 def test_the_status_counts_what_the_student_has_seen_and_counts_it_once(scored, tmp_path):
     plan, out = scored
     copy = shutil.copytree(out, tmp_path / "out")
