@@ -10,18 +10,17 @@ Usage: python benchmarks/gate_trials.py [--json] [--trials 20] [--seed 0] [--poo
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
+from document import argument_parser, document
 from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import nn
@@ -40,6 +39,8 @@ from cdmodel.models import CascadeModels, limit_threads, load_bundle
 from cdmodel.replay import ClipFlops
 from cdmodel.role_clips import ClipPixels, FitRole, RoleClips, RoleLogits
 from cdmodel.scenes import FRAMES_PER_SECOND, LABELS, VIDEOS_PER_GROUP, SceneSpec, draw_scene, render
+from cdmodel.scores import StudentLogits
+from cdmodel.spent_share import asked_share
 from cdmodel.teacher_judgement import CLIPS_PER_KEPT_SCORE
 from cdmodel.teacher_source import TeacherSettings
 from cdmodel.train_settings import StudentSettings, TrainSettings
@@ -102,8 +103,7 @@ class Trained:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one document at the end instead of a line for each trial")
+    parser = argument_parser(__doc__)
     parser.add_argument("--trials", type=int, default=20, help="good ones, and as many poisoned ones")
     parser.add_argument("--first", type=int, default=0, help="number of the first pair; a long run can be shared out")
     parser.add_argument("--seed", type=int, default=0, help="of the division of the pool and of every trial")
@@ -118,17 +118,13 @@ def main() -> None:
     trials = run_trials(pool, numbers, arguments.seed, quiet=arguments.json)
     stopped = sum(not trial["promoted"] for trial in trials if trial["poison"])
     passed = sum(bool(trial["promoted"]) for trial in trials if not trial["poison"])
-    report = {
-        "benchmark": "gate_trials",
-        "machine": f"{platform.machine()}, one thread",
-        "date": date.today().isoformat(),
-        "repetitions": arguments.trials,
+    cases = {
+        "poisoned cycles stopped": {"ours": stopped, "others": {}, "unit": f"of {arguments.trials}", "ratios": {}},
+        "good cycles promoted": {"ours": passed, "others": {}, "unit": f"of {arguments.trials}", "ratios": {}},
+    }
+    report = document("gate_trials", cases, arguments.trials, f"{platform.machine()}, one thread") | {
         "seed": arguments.seed,
         "scenes": arguments.scenes,
-        "cases": {
-            "poisoned cycles stopped": {"ours": stopped, "others": {}, "unit": f"of {arguments.trials}", "ratios": {}},
-            "good cycles promoted": {"ours": passed, "others": {}, "unit": f"of {arguments.trials}", "ratios": {}},
-        },
         "cpu_seconds": {"pool": round(pooled), "trials": round(time.process_time() - started - pooled)},
         "trials": trials,
     }
@@ -254,6 +250,7 @@ def train(
         seed=int(random.integers(2**31)),
         teacher=TeacherSettings(weights=str(DEMO_BUNDLE), learn="nothing"),
         student=StudentSettings(steps=recipe.steps, learning_rate=recipe.learning_rate),
+        max_escalated_share=1.0 if production is None else spent_on(production, roles["cal"]),
     )
     start = None if production is None or recipe.is_new else production.fitted.networks.student
     keeper = Keeper(checkpoints=KnownAnswers(logits, start), every_seconds=1e9)
@@ -266,6 +263,19 @@ def train(
     untaught = tuple(label for label, shown in zip(LABELS, shown_K, strict=True) if not shown)
     facts = BundleFacts(model_version=model_version, labels=LABELS, label_kind="single", untaught=untaught)
     return Trained(facts=facts, fitted=fitted, teacher_KK=teacher_KK)
+
+
+def spent_on(trained: Trained, clips: RoleClips) -> float:
+    """Return the share of the clips that the bundle's default sends to the teacher: what a retrained one is held to."""
+    networks, decisions = trained.fitted.networks, trained.fitted.decisions
+    output = score_student(networks.student, networks.student_spec, ClipPixels.of(clips.student_NTCHW))
+    logits = StudentLogits(
+        logits_NK=output.logits_NK.numpy(),
+        q_teacher_logit_N=output.q_teacher_logit_N.numpy(),
+        q_student_logit_N=output.q_student_logit_N.numpy(),
+        motion_N=np.zeros(len(clips.student_NTCHW), dtype=np.float32),
+    )
+    return asked_share(decisions.policy, logits, clips, decisions.calibration, decisions.judge("single"))
 
 
 class KnownAnswers:

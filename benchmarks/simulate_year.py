@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from document import argument_parser, document
-from gate_trials import KnownAnswers, Pool, Trained, mean_probability, role_clips, side
+from gate_trials import KnownAnswers, Pool, Trained, mean_probability, role_clips, side, spent_on
 from numpy.typing import NDArray
 
 from cdmodel.bundle import DEMO_BUNDLE
@@ -209,12 +209,11 @@ class Year:
             weight_V = np.array([example.weight for example in of_role])
             roles[role] = replace(clips, weight_V=weight_V)
             logits[role] = self._pool.teacher_NK[self._pool.rows(videos)]
-        cal = np.array([int(example.uri) for example in examples if example.split == "cal"])
         settings = TrainSettings(
             seed=self._seed,
             teacher=TeacherSettings(weights=str(DEMO_BUNDLE), learn="nothing"),
             student=StudentSettings(steps=steps, learning_rate=0.004 if production is None else 0.001),
-            max_escalated_share=1.0 if production is None else self._replay(production, cal).escalated_share,
+            max_escalated_share=1.0 if production is None else spent_on(production, roles["cal"]),
         )
         start = None if production is None else production.fitted.networks.student
         keeper = Keeper(checkpoints=KnownAnswers(logits, start), every_seconds=1e9)
