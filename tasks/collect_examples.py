@@ -45,7 +45,11 @@ ROWS = """
     qualify row_number() over (partition by l.uri order by l.labeled_at desc, l.video_id) = 1
 """
 """One row for each uri: two manifests may have called one video by two ids."""
-POPULATION = "select label, confidence from latest where status = 'labeled' and labeled_at >= timestamptz '{since}'"
+POPULATION = """
+    select label, list_max([edge for edge in {edges} if edge <= confidence]) as confidence, count(*)
+    from latest where status = 'labeled' and labeled_at >= timestamptz '{since}' group by all
+"""
+"""Classes and cells of confidence: a night of millions is counted where it lies."""
 UNUSED_NAMED = 10
 LEAST_AUDITS = 10
 """Audited videos below which a cycle is not begun: nothing can be calibrated on fewer."""
@@ -244,22 +248,22 @@ def _require_roles(request: CollectRequest, examples: Sequence[Example]) -> None
 
 def _compose(out: Store, since: datetime, examples: Sequence[Example], selection: Selection) -> dict[str, Any]:
     """Return how the examples compare with all that was labeled: what is over-represented, and what the weights mend."""
-    population = run_query(out, POPULATION.format(since=since.isoformat())).rows
+    population = run_query(out, POPULATION.format(since=since.isoformat(), edges=[0.0, *CONFIDENCE_EDGES])).rows
     learned = [example for example in examples if example.split in LEARNED]
     return {
-        "videos_labeled": len(population),
+        "videos_labeled": sum(videos for *_, videos in population),
         "examples": {
             "by_source": dict(Counter(example.source for example in examples)),
             "by_role": dict(Counter(example.split for example in examples)),
             "left_out": asdict(selection.left_out),
         },
         "classes": {
-            "labeled": _shares((str(label), 1.0) for label, _ in population),
+            "labeled": _shares((str(label), videos) for label, _, videos in population),
             "learned": _shares((example.label, 1.0) for example in learned),
             "learned_weighted": _shares((example.label, example.weight) for example in learned),
         },
         "confidence": {
-            "labeled": _shares((_bin(confidence), 1.0) for _, confidence in population),
+            "labeled": _shares((_bin(confidence), videos) for _, confidence, videos in population),
             "learned": _shares((_bin(example.confidence), 1.0) for example in learned),
             "learned_weighted": _shares((_bin(example.confidence), example.weight) for example in learned),
         },
