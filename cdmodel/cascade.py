@@ -6,7 +6,6 @@ This is the product's main path. It knows nothing of files, tables or workers. D
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -30,7 +29,6 @@ from cdmodel.pass_choice import KeptClips, PassChooser, SettledPasses
 from cdmodel.policies import DenseTeacher, EscalationPolicy
 from cdmodel.sampling import ClipGeometry
 from cdmodel.scores import BoolArray, FloatArray, StudentLogits, StudentScores, VideoState
-from cdmodel.stage_clock import stage
 from cdmodel.types import ClipRecord, ClipSpan, DecidedBy, RankedLabel, VideoPrediction, VideoRef
 
 TOP_LABELS = 5
@@ -200,18 +198,18 @@ def ask_student(
 
     A replay decides as a live run because both come from here: the same clips in the same batches.
     """
-    meter = _DeviceMeter(models.student.device.type == "cuda")
     spans: list[ClipSpan] = []
     parts: list[StudentLogits] = []
+    cost = ComputeCost()
     for batch in _student_batches(reader, models, kept):
-        with meter, stage("student"):
-            parts.append(models.student.score(batch.pixels_NTCHW))
+        asked = models.student.ask(batch.pixels_NTCHW)
+        cost += ComputeCost(
+            student_flops=models.student.flops_per_clip * len(batch.spans),
+            student_seconds=asked.seconds,
+            gpu_seconds=asked.gpu_seconds,
+        )
+        parts.append(asked.answers)
         spans.extend(batch.spans)
-    cost = ComputeCost(
-        student_flops=models.student.flops_per_clip * len(spans),
-        student_seconds=meter.seconds,
-        gpu_seconds=meter.gpu_seconds,
-    )
     return StudentLogits.concatenate(parts), tuple(spans), cost
 
 
@@ -235,30 +233,26 @@ def ask_teacher(
 
     With a ``purse``, which needs ``wanted``, it stops before the batch that would not fit any more.
     """
-    meter = _DeviceMeter(models.teacher.device.type == "cuda")
     seen: list[ClipBatch] = []
     parts: list[FloatArray] = []
+    cost = ComputeCost()
     at_hand = None if kept is None or wanted is None else kept.select(sorted(wanted))
     for batch in reader.read_clips(models.teacher.geometry, wanted) if at_hand is None else at_hand:
-        with meter, stage("teacher"):
-            parts.append(models.teacher.score(batch.pixels_NTCHW))
+        asked = models.teacher.ask(batch.pixels_NTCHW)
+        cost += ComputeCost(
+            teacher_flops=models.teacher.flops_per_clip * len(batch.spans),
+            teacher_seconds=asked.seconds,
+            gpu_seconds=asked.gpu_seconds,
+        )
+        parts.append(asked.answers)
         seen.append(_without_pixels(batch))
         if purse is not None and wanted is not None:
             clips = sum(len(batch.spans) for batch in seen)
             decoding = ComputeCost(decode_cpu_seconds=reader.summary().cpu_seconds)
-            purse.note(_teacher_cost(models, meter, clips) + decoding, clips)
+            purse.note(cost + decoding, clips)
             if clips < len(wanted) and not purse.can_afford(len(wanted) - clips):
                 break
-    cost = _teacher_cost(models, meter, sum(len(batch.spans) for batch in seen))
     return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32), seen, cost
-
-
-def _teacher_cost(models: CascadeModels, meter: _DeviceMeter, clips: int) -> ComputeCost:
-    return ComputeCost(
-        teacher_flops=models.teacher.flops_per_clip * clips,
-        teacher_seconds=meter.seconds,
-        gpu_seconds=meter.gpu_seconds,
-    )
 
 
 def _score_densely(video_id: str, reader: ClipSource, models: CascadeModels) -> ScoredClips:
@@ -325,29 +319,6 @@ class _TeacherAnswers:
         manifest = self._models.manifest
         teacher = calibrate_teacher(logits_MK, asked_N, state.student, manifest.calibration, manifest.label_kind)
         return state.after(asked_N, teacher)
-
-
-class _DeviceMeter:
-    """Adds up the time spent in a model.
-
-    On a GPU wall time, which is device time, since scoring blocks until the device is done. On the CPU the CPU time of all
-    threads of the process, like that of decoding: beside other programs wall time would make the dearer model look dearer.
-    """
-
-    def __init__(self, on_gpu: bool) -> None:  # noqa: FBT001 - a private class with one caller each way
-        self._on_gpu = on_gpu
-        self._clock = time.perf_counter if on_gpu else time.process_time
-        self.seconds = 0.0
-
-    def __enter__(self) -> None:
-        self._started = self._clock()
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.seconds += self._clock() - self._started
-
-    @property
-    def gpu_seconds(self) -> float:
-        return self.seconds if self._on_gpu else 0.0
 
 
 def _without_pixels(batch: ClipBatch) -> ClipBatch:

@@ -33,10 +33,13 @@ from cdmodel.bundle import (
     read_manifest,
 )
 from cdmodel.clips import Pixels
+from cdmodel.device_meter import DeviceMeter, Metered
 from cdmodel.errors import BundleError
 from cdmodel.fitting_batches import BatchLimit, score_in_parts
 from cdmodel.sampling import ClipGeometry
 from cdmodel.scores import FloatArray, StudentLogits
+from cdmodel.shared_device import AskedModel, SharedDevice
+from cdmodel.stage_clock import stage
 
 
 class StudentOutput(NamedTuple):
@@ -57,6 +60,8 @@ class StudentScorer:
     device: torch.device
     flops_per_clip: int
     limit: BatchLimit = field(default_factory=BatchLimit, compare=False)
+    shared: SharedDevice | None = None
+    """Where other videos ask too."""
 
     @property
     def geometry(self) -> ClipGeometry:
@@ -66,6 +71,21 @@ class StudentScorer:
     def taken_by(self, network: nn.Module) -> StudentScorer:
         """Return the same scorer with another network of the same shape, ready for inference."""
         return replace(self, network=network.to(self.device).eval())
+
+    def ask(self, pixels_NTCHW: Pixels) -> Metered[StudentLogits]:
+        """Return the raw answers per clip, in order, and what they took. Blocks until they are there.
+
+        Raises: as ``score``.
+        """
+        if self.shared is None:
+            return self._measure(pixels_NTCHW)
+        model = AskedModel(name="student", score=self._measure, join=_join, rows=StudentLogits.rows)
+        return self.shared.ask(model, pixels_NTCHW)
+
+    def _measure(self, pixels_NTCHW: Pixels) -> Metered[StudentLogits]:
+        with stage("student"), DeviceMeter(on_gpu=self.device.type == "cuda") as meter:
+            answers = self.score(pixels_NTCHW)
+        return meter.of(answers)
 
     def score(self, pixels_NTCHW: Pixels) -> StudentLogits:
         """Return the raw answers per clip, in order. Blocks until the device is done.
@@ -97,11 +117,28 @@ class TeacherScorer:
     device: torch.device
     flops_per_clip: int
     limit: BatchLimit = field(default_factory=BatchLimit, compare=False)
+    shared: SharedDevice | None = None
+    """Where other videos ask too."""
 
     @property
     def geometry(self) -> ClipGeometry:
         """What this model sees of a clip."""
         return self.spec.geometry
+
+    def ask(self, pixels_NTCHW: Pixels) -> Metered[FloatArray]:
+        """Return the logits [N, K] per clip, in order, and what they took. Blocks until they are there.
+
+        Raises: as ``score``.
+        """
+        if self.shared is None:
+            return self._measure(pixels_NTCHW)
+        model = AskedModel(name="teacher", score=self._measure, join=_join, rows=np.ndarray.__getitem__)
+        return self.shared.ask(model, pixels_NTCHW)
+
+    def _measure(self, pixels_NTCHW: Pixels) -> Metered[FloatArray]:
+        with stage("teacher"), DeviceMeter(on_gpu=self.device.type == "cuda") as meter:
+            answers = self.score(pixels_NTCHW)
+        return meter.of(answers)
 
     def score(self, pixels_NTCHW: Pixels) -> FloatArray:
         """Return the logits [N, K] per clip, in order. Blocks until the device is done.
@@ -127,6 +164,10 @@ class CascadeModels:
     teacher: TeacherScorer
     device_name: str
     """``cpu``, or for example ``cuda:NVIDIA H200``."""
+
+    def on(self, shared: SharedDevice) -> CascadeModels:
+        """Return the same models, asked together with other videos."""
+        return replace(self, student=replace(self.student, shared=shared), teacher=replace(self.teacher, shared=shared))
 
 
 def load_bundle(
@@ -228,6 +269,14 @@ def normalise(pixels_NTCHW: Pixels, spec: ModelSpec, device: torch.device) -> Te
     mean_C11 = torch.tensor(spec.mean, device=device).view(3, 1, 1)
     std_C11 = torch.tensor(spec.std, device=device).view(3, 1, 1)
     return (pixels / 255.0 - mean_C11) / std_C11
+
+
+def _join(parts: Sequence[Pixels]) -> Pixels:
+    """Put clips behind one another: on the GPU, where one of its decoders has written some."""
+    on_gpu = next((part.device for part in parts if isinstance(part, Tensor)), None)
+    if on_gpu is None:
+        return np.concatenate(parts)
+    return torch.cat([torch.as_tensor(part, device=on_gpu) for part in parts])
 
 
 def measure_motion(pixels_NTCHW: Pixels) -> FloatArray:

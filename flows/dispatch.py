@@ -35,7 +35,9 @@ Result = TypeVar("Result")
 CONNECT_SECONDS = 10
 CHECK_SECONDS = 1.0
 """How often the cluster is looked at while shards are out."""
-MOST_VIDEOS_AHEAD = 8
+MOST_VIDEOS_AT_ONCE, MOST_VIDEOS_AHEAD = 4, 8
+CORES_OF_A_GPU_WORKER = 2
+"""Which its own threads keep busy: the one that feeds the GPU, and those of the videos."""
 STARTS = 3
 """Times that a local cluster is started, should a worker die meanwhile."""
 ANSWER_SECONDS = 30.0
@@ -71,14 +73,17 @@ class ClusterSettings:
     """How long a run waits for a worker when none is left; then it ends, and can be gone on with."""
     model_threads: int | None = None
     """CPU threads for the models of one worker; by default the machine's cores divided by the local workers."""
+    videos_at_once: int | None = None
+    """Videos that ask a worker's models at the same time, in common batches; by default 1, and of a local cluster whose models
+    have a GPU one per core that is left, up to 4."""
     videos_ahead: int | None = None
-    """Videos that a worker's decoders are at beyond the one that its models work on; by default 1, and where the models have a
-    GPU one per core that is left, up to 8."""
+    """Videos that a worker's decoders are at beyond those that its models work on; by default 1, and of a local cluster whose
+    models have a GPU one per core that is left then, up to 8."""
     gpu_resource: bool = False
     """Ask the scheduler for one unit of the resource GPU per shard; workers must have been started with it."""
 
     def __post_init__(self) -> None:
-        for name in ("workers", "shards_in_flight_per_worker", "model_threads"):
+        for name in ("workers", "shards_in_flight_per_worker", "model_threads", "videos_at_once"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -98,6 +103,7 @@ class Cluster:
     model_threads: int | None
     worker_cores: int | None
     """Of the machine's, for each worker; None where it is not ours."""
+    videos_at_once: int
     videos_ahead: int
     address: str
     dashboard: str | None
@@ -144,11 +150,17 @@ def open_cluster(settings: ClusterSettings, gpus: int) -> Iterator[Cluster]:
         _wait_for_a_worker(client, address)
         if settings.scheduler is not None:
             stack.enter_context(same_code(client, address, say))
+        free_cores = 0 if cores is None or not gpus else cores - CORES_OF_A_GPU_WORKER
+        videos_at_once = settings.videos_at_once or _within(free_cores, MOST_VIDEOS_AT_ONCE)
+        videos_ahead = settings.videos_ahead
+        if videos_ahead is None:
+            videos_ahead = _within(free_cores - videos_at_once, MOST_VIDEOS_AHEAD)
         yield Cluster(
             client=client,
             model_threads=settings.model_threads or cores,
             worker_cores=cores,
-            videos_ahead=settings.videos_ahead if settings.videos_ahead is not None else _videos_ahead(cores, gpus),
+            videos_at_once=videos_at_once,
+            videos_ahead=videos_ahead,
             address=address,
             dashboard=client.dashboard_link,
             shards_in_flight_per_worker=settings.shards_in_flight_per_worker,
@@ -163,12 +175,13 @@ def describe_workers(cluster: Cluster) -> str:
     threads = "torch's own number of" if cluster.model_threads is None else cluster.model_threads
     return (
         f"each of {count_workers(cluster)} workers: {cores}, {threads} threads for the models, "
-        f"{1 + cluster.videos_ahead} decoders"
+        f"{cluster.videos_at_once + cluster.videos_ahead} decoders"
     )
 
 
-def _videos_ahead(cores: int | None, gpus: int) -> int:
-    return 1 if cores is None or not gpus else max(1, min(cores - 2, MOST_VIDEOS_AHEAD))
+def _within(cores: int, most: int) -> int:
+    """Return how many videos so many cores are good for: one at least."""
+    return max(1, min(cores, most))
 
 
 def run_on_workers(

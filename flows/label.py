@@ -225,5 +225,6 @@ def labeling_spec(config: LabelRunConfig, plan: LabelingPlan, cluster: Cluster) 
         prices=config.prices,
         audit=config.audit,
         videos_ahead=cluster.videos_ahead,
+        videos_at_once=cluster.videos_at_once,
         worker_cores=cluster.worker_cores,
     )

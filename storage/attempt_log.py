@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from threading import Lock
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -54,7 +55,10 @@ _ENTRY = TypeAdapter(AttemptEntry)
 
 
 class AttemptLog:
-    """The log of the attempt that is running. What it cannot write is missing later, and costs nothing now."""
+    """The log of the attempt that is running. What it cannot write is missing later, and costs nothing now.
+
+    Videos that are at hand at once may tell it so from their threads.
+    """
 
     def __init__(
         self, store: Store, run_id: str, shard_id: str, *, launch_id: str, attempt_id: str, earlier: Sequence[Attempt]
@@ -68,20 +72,23 @@ class AttemptLog:
         """Videos that a worker of this launch died of: not to be tried once more."""
         self.follows_a_death = any(attempt.last.launch_id == launch_id for attempt in earlier)
         """Whether a worker of this launch has died at this shard: an attempt begins once the one before is dead."""
+        self._lock = Lock()
         self._began = self._written = time.monotonic()
         self._entries = self._videos_done = 0
         self._write(None)
 
     def before_video(self, video_id: str) -> None:
         """Write down that this video is next, where that may matter."""
-        if self.names_videos:
-            self._write(video_id)
-        elif time.monotonic() - self._written >= SECONDS_BETWEEN_ENTRIES:
-            self._write(None)
+        with self._lock:
+            if self.names_videos:
+                self._write(video_id)
+            elif time.monotonic() - self._written >= SECONDS_BETWEEN_ENTRIES:
+                self._write(None)
 
     def after_video(self) -> None:
         """Count a video; from here on its death would be another's."""
-        self._videos_done += 1
+        with self._lock:
+            self._videos_done += 1
 
     def before_commit(self) -> None:
         """Write down that all videos are done: dying now is no video's fault."""

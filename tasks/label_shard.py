@@ -27,6 +27,7 @@ from cdmodel.dense_audit import label_and_audit_video
 from cdmodel.models import CascadeModels
 from cdmodel.pass_choice import SettledPasses
 from cdmodel.sampling import ClipSampling
+from cdmodel.shared_device import sharing_device
 from cdmodel.stage_clock import clocked, stages_of_shard
 from cdmodel.student_pass import StudentOutcome, StudentPass
 from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoPrediction, VideoRef
@@ -39,6 +40,7 @@ from tasks.cores import count_cores
 from tasks.log_facts import log_about
 from tasks.upcoming_videos import UpcomingVideo, look_ahead
 from tasks.video_attempt import OpenVideo, at_hand, attempt_video
+from tasks.videos_at_once import label_at_once
 from tasks.worker_decoder import begin_clips, prepare_decoder
 from tasks.worker_models import WorkerModels, load_worker_models
 
@@ -63,7 +65,9 @@ class LabelingSpec:
     prices: PriceTable | None
     audit: AuditSettings = AuditSettings()  # noqa: RUF009 - frozen
     videos_ahead: int = 1
-    """How many videos a worker's decoders are at beyond the one at hand."""
+    """How many videos a worker's decoders are at beyond those at hand."""
+    videos_at_once: int = 1
+    """How many videos ask a worker's models at the same time."""
     worker_cores: int | None = None
     """What each worker may use of its machine's; None: all of them."""
 
@@ -93,7 +97,7 @@ def label_shard(shard: Shard, spec: LabelingSpec, allotment: Allotment | None = 
         # Nothing more is asked of the next worker than has to be: an audit can wait, a label cannot.
         spec = replace(spec, audit=replace(spec.audit, share=0.0))
     one_by_one = allotment is not None or log.names_videos
-    decoders = 1 if one_by_one else min(1 + spec.videos_ahead, len(shard.videos))
+    decoders = 1 if one_by_one else min(spec.videos_at_once + spec.videos_ahead, len(shard.videos))
     prepare_decoder(spec.limits, decoders)
     models = load_worker_models(spec.models)
     require_price(spec.prices, models.device_name)
@@ -137,19 +141,23 @@ def label_funded_shard(work: tuple[Shard, Allotment], spec: LabelingSpec) -> Sha
 
 
 def _label_all(shard: Shard, models: CascadeModels, spec: LabelingSpec, log: AttemptLog) -> list[VideoOutcome]:
-    outcomes: list[VideoOutcome] = []
+    # Where workers have died here, a video is left alone until its name is written down.
+    videos_ahead, videos_at_once = (0, 1) if log.names_videos else (spec.videos_ahead, spec.videos_at_once)
 
     def begin(video: VideoRef, passes: SettledPasses) -> IsolatedClips | None:
-        # Where workers have died here, a video is left alone until its name is written down.
-        if log.names_videos or not spec.videos_ahead:
+        if videos_ahead + videos_at_once == 1:
             return None
         return begin_clips(video, spec.sampling, spec.limits, first_pass(models, spec.cascade.policy, passes))
 
-    with closing(look_ahead(shard.videos, begin, spec.videos_ahead)) as coming:
-        for upcoming in coming:
-            with at_hand(upcoming.video, log, run_id=spec.run_id, shard_id=shard.shard_id) as killed_worker:
-                outcomes.append(label_or_fail(upcoming, models, spec, killed_worker=killed_worker))
-    return outcomes
+    def label(models: CascadeModels, upcoming: UpcomingVideo) -> VideoOutcome:
+        with at_hand(upcoming.video, log, run_id=spec.run_id, shard_id=shard.shard_id) as killed_worker:
+            return label_or_fail(upcoming, models, spec, killed_worker=killed_worker)
+
+    with closing(look_ahead(shard.videos, begin, videos_ahead)) as coming:
+        if videos_at_once == 1:
+            return [label(models, upcoming) for upcoming in coming]
+        with sharing_device() as device:
+            return label_at_once(coming, partial(label, models.on(device)), videos_at_once)
 
 
 def label_or_fail(

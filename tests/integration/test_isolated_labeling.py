@@ -15,7 +15,7 @@ import pytest
 from cdmodel.bundle import model_version, read_manifest
 from cdmodel.cascade_settings import CascadeSettings
 from cdmodel.decode_limits import DecodeLimits
-from cdmodel.policies import DenseStudent
+from cdmodel.policies import DenseStudent, VideoRank
 from cdmodel.testing import encode_numbered_clips, write_tiny_bundle
 from cdmodel.types import Shard, ShardReceipt, VideoRef
 from flows.dispatch import Cluster, ClusterSettings, Completed, open_cluster, run_on_workers
@@ -137,6 +137,33 @@ def test_a_row_is_the_same_whichever_process_decoded(spec: LabelingSpec, tmp_pat
     [isolated], [in_process] = _rows(spec, shard).values(), _rows(here, shard).values()
     differing = {name for name in isolated if isolated[name] != in_process[name]}
     assert differing <= MEASURED
+
+
+def test_videos_that_share_the_models_get_the_rows_that_they_get_alone(spec: LabelingSpec, tmp_path: Path) -> None:
+    shard = _shard(tmp_path, "s0", [f"good-{number}.mkv" for number in range(7)])
+    broken = Path(shard.videos[2].uri)
+    broken.write_bytes(broken.read_bytes()[:200])
+    asking = replace(spec.cascade, policy=VideoRank(min_value=0.5))
+    rows = []
+    for videos_at_once in (1, 3):
+        one = replace(spec, out=str(tmp_path / f"out-{videos_at_once}"), cascade=asking, videos_at_once=videos_at_once)
+        receipt = label_shard(shard, one)
+        rows.append(_rows(one, shard))
+        assert receipt.cost.student_seconds == pytest.approx(
+            sum(row["student_seconds"] for row in rows[-1].values()), rel=1e-6
+        )
+    alone, together = rows
+    assert alone.keys() == together.keys()
+    assert sum(row["clips_teacher"] or 0 for row in alone.values()) > 0
+    # Which videos were labeled before decides how a video is read; a batch of another size rounds otherwise.
+    measured = {*MEASURED, "teacher_seconds", "frames_decoded", "packets_read", "decode_mode"}
+    for video_id, row in alone.items():
+        for name in row.keys() - measured - {"clip_scores"}:
+            assert together[video_id][name] == _about(row[name]), (video_id, name)
+
+
+def _about(value: object) -> object:
+    return pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
 
 
 def test_rows_do_not_depend_on_how_many_videos_are_read_ahead(spec: LabelingSpec, tmp_path: Path) -> None:

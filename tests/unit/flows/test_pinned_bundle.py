@@ -28,6 +28,7 @@ NO_CLUSTER = Cluster(
     client=None,
     model_threads=1,
     worker_cores=None,
+    videos_at_once=1,
     videos_ahead=0,
     address="nowhere",
     dashboard=None,
