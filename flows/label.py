@@ -34,7 +34,8 @@ from flows.shard_rounds import ShardWork, run_in_rounds
 from flows.worker_logs import forwarded_logs
 from storage.filesystem import open_store
 from storage.run_record import RunRecord
-from storage.run_store import committed_shards, iter_shards
+from storage.run_store import committed_shards
+from storage.shard_order import iter_dearest_first
 from storage.student_passes import committed_passes, passes_log_name
 from storage.views import run_query
 from tasks.finish_run import publish_and_record
@@ -130,7 +131,7 @@ def report_stage(config: LabelRunConfig, record: RunRecord) -> None:
 
 
 def _label_pending(cluster: Cluster, spec: LabelingSpec, plan: LabelingPlan, done: frozenset[str]) -> list[Shard]:
-    pending = (shard for shard in iter_shards(open_store(spec.out), spec.run_id) if shard.shard_id not in done)
+    pending = iter_dearest_first(open_store(spec.out), spec.run_id, done)
     with LabelingProgress(plan.header, shards_done=len(done)) as progress:
         work = ShardWork(run=label_shard, name="label", on_done=progress.advance)
         return run_in_rounds(cluster, spec, pending, work)
@@ -140,7 +141,7 @@ def _score_pending(cluster: Cluster, spec: LabelingSpec, config: LabelRunConfig,
     """Have the student look at every video of the run that it has not seen."""
     store, header, budget = open_store(spec.out), plan.header, config.budget
     done = committed_passes(store, spec.run_id)
-    pending = (shard for shard in iter_shards(store, spec.run_id) if shard.shard_id not in done)
+    pending = iter_dearest_first(store, spec.run_id, done)
     seen_before = round(header.videos * len(done) / header.shards)
     videos, usd = 0, 0.0
     with count_bar("score", header.videos, "videos") as advance:
@@ -167,7 +168,7 @@ def _label_funded(
 ) -> list[Shard]:
     """Label from the student's passes what the budget pays for; the shards' parts are settled as they come back."""
     store = open_store(spec.out)
-    pending = [shard for shard in iter_shards(store, spec.run_id) if shard.shard_id not in done]
+    pending = list(iter_dearest_first(store, spec.run_id, done))
     funded = open_funds(
         store,
         plan.header,

@@ -61,7 +61,7 @@ def open_funds(
     Args:
         store: OUT.
         header: the run's.
-        pending: ids of the shards that are not labeled yet, in the order of the plan.
+        pending: ids of the shards that are not labeled yet.
         budget: of the whole run, shards that were labeled before included; the wall clock is this command's.
         prices: of the run.
         workers: how many shards are labeled at once.
