@@ -37,10 +37,35 @@ def iter_dearest_first(store: Store, run_id: str, done: Collection[str] = ()) ->
     Raises:
         DamagedObject: as ``run_store.iter_shards``.
     """
-    pending = [cost for cost in _read_costs(store, run_id) if cost.shard_id not in done]
+    pending = [cost for cost in read_costs(store, run_id) if cost.shard_id not in done]
     for wave in cut_waves(pending):
         shards = iter_shards(store, run_id, frozenset(cost.shard_id for cost in wave))
         yield from sorted(shards, key=lambda shard: shard.expected_share or 0.0, reverse=True)
+
+
+def read_costs(store: Store, run_id: str) -> list[ShardCost]:
+    """Return what a plan says of its shards, in the order of the plan.
+
+    Raises:
+        DamagedObject: the plan's rows cannot be read.
+    """
+    name = plan_name(run_id)
+    with reading_rows(store, name), open_parquet(store, name) as plan:
+        known = [column for column in ("shard_id", "shard_share") if column in plan.schema_arrow.names]
+        rows = plan.read(columns=known)
+        # One thread keeps the order of the plan.
+        shards = rows.group_by(known, use_threads=False).aggregate([([], "count_all")]).to_pylist()
+    return [
+        ShardCost(shard_id=row["shard_id"], videos=row["count_all"], expected_share=row.get("shard_share") or 0.0)
+        for row in shards
+    ]
+
+
+def count_videos(store: Store, run_id: str, shards: Collection[str]) -> int:
+    """Return how many videos of a plan are in these shards; raises as ``read_costs``."""
+    if not shards:
+        return 0
+    return sum(cost.videos for cost in read_costs(store, run_id) if cost.shard_id in shards)
 
 
 def cut_waves(costs: Sequence[ShardCost]) -> list[list[ShardCost]]:
@@ -54,17 +79,3 @@ def cut_waves(costs: Sequence[ShardCost]) -> list[list[ShardCost]]:
         waves[-1].append(cost)
         videos += cost.videos
     return waves
-
-
-def _read_costs(store: Store, run_id: str) -> list[ShardCost]:
-    """Return what a plan says of its shards, in the order of the plan."""
-    name = plan_name(run_id)
-    with reading_rows(store, name), open_parquet(store, name) as plan:
-        known = [column for column in ("shard_id", "shard_share") if column in plan.schema_arrow.names]
-        rows = plan.read(columns=known)
-        # One thread keeps the order of the plan.
-        shards = rows.group_by(known, use_threads=False).aggregate([([], "count_all")]).to_pylist()
-    return [
-        ShardCost(shard_id=row["shard_id"], videos=row["count_all"], expected_share=row.get("shard_share") or 0.0)
-        for row in shards
-    ]
