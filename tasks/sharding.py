@@ -21,8 +21,8 @@ USUAL_VIDEOS, MOST_VIDEOS, SHARDS_OF_A_LARGE_RUN = 64, 512, 4096
 FEWEST_VIDEOS, SHARDS_OF_A_SMALL_RUN = 8, 8
 """A small run has shards for several workers; in shards of fewer videos the next one is seldom decoded ahead."""
 COST_OF_TYPICAL_SHARDS = 1.25
-"""A shard is closed before it would cost so many times what a full one of typical videos does: enough that videos which
-differ a little do not make more shards than there would be."""
+"""A shard is closed before it would cost so many times what a full one of typical videos does (of ``FEWEST_VIDEOS``, where
+it may hold still fewer): videos that differ as usual shall not make more shards than there would be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,8 @@ def cut_shards(
     past_N = None if past_seconds_N is None else np.asarray(past_seconds_N, dtype=np.float64)[order_N]
     shares_N = expected_shares([_known_bytes(video) for video in ordered], past_N)
     most = sharding.videos_in_each(len(videos))
-    dearest = COST_OF_TYPICAL_SHARDS * most * float(np.median(shares_N)) if ordered else 0.0
+    typical = float(np.median(shares_N)) if ordered else 0.0
+    dearest = COST_OF_TYPICAL_SHARDS * max(most, FEWEST_VIDEOS) * typical
     shards: list[Shard] = []
     members: list[VideoRef] = []
     members_bytes, members_share = 0, 0.0
