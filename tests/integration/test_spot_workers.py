@@ -29,7 +29,7 @@ from tasks.verify_output import verify_output
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 ROOT = Path(__file__).parents[2]
-VIDEOS, VIDEOS_PER_SHARD = 60, 5
+VIDEOS, VIDEOS_PER_SHARD = 24, 3
 STOOD_BEFORE = 2
 PATIENCE_SECONDS = 60
 
