@@ -5,7 +5,7 @@ cluster that stays; both ways take turns, the one that begins does too. ``tail_i
 time is that of labeling alone. Then archives that were never videos, labeled on paper: a video's cost is half of the mean
 by being one and goes with its length else, its bytes go with its length too, both with lognormal errors of 0.4; shards go to
 whichever worker is free. There the order alone is told apart from the cut.
-Usage: python benchmarks/bench_tail.py [--videos 60] [--workers 2] [--repetitions 5] [--only-paper] [--json]
+Usage: python benchmarks/bench_tail.py [--videos 60] [--workers 2] [--repetitions 5] [--only corpus paper] [--json]
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from tasks.run_tail import tail_idle_share
 from tasks.sharding import ShardingSettings, cut_shards
 
 BY_COST, COST_UNORDERED, BY_COUNT = "by cost", "by cost, in the order of ids", "by count, in the order of ids"
+PARTS = ("corpus", "paper")
 PAPER_VIDEOS, PAPER_ARCHIVES = 100_000, 5
 SPREADS, PAPER_WORKERS = (1.0, 1.5), (16, 64, 512)
 FIXED_SHARE, ERROR = 0.5, 0.4
@@ -61,10 +62,10 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=60)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--only-paper", action="store_true", help="label nothing")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     arguments = parser.parse_args()
-    cases = label_on_paper()
-    if not arguments.only_paper:
+    cases = label_on_paper() if "paper" in arguments.only else {}
+    if "corpus" in arguments.only:
         with tempfile.TemporaryDirectory(prefix="cdlabel-tail-") as folder:
             cases |= label_in_turns(Path(folder), arguments)
     report = document("tail", cases, arguments.repetitions) | {"load_average": round(os.getloadavg()[0], 1)}
