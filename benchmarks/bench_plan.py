@@ -32,8 +32,9 @@ from typing import Any
 import numpy as np
 from document import argument_parser, document
 
-from cdmodel.cost_estimate import Floats, design_sample, estimate_total, expected_shares
+from cdmodel.cost_estimate import design_sample, estimate_total
 from cdmodel.encode import encode_mp4
+from cdmodel.expected_cost import Floats, expected_shares
 from cdmodel.scenes import FRAMES_PER_SECOND, SceneSpec, draw_scene, render
 from storage.filesystem import open_store
 from storage.views import run_query

@@ -33,6 +33,7 @@ from storage.prediction_schema import PARTITIONS, PUBLISHED_SCHEMA, REPETITIVE_T
 from storage.publish import PublishedFile, PublishedRun, finish_run
 from storage.run_layout import PREDICTIONS, RUNS_TABLE, predictions_name, shard_name, success_name
 from storage.run_store import RECEIPT_KEY, RunHeader, committed_shards, create_plan, iter_shards, list_runs, make_shard
+from storage.shard_order import iter_dearest_first
 from storage.views import connect_views
 from tasks.finish_run import add_up, publish_and_record, summarise
 from tasks.plan_run import open_run
@@ -312,7 +313,7 @@ def pending_shards(out: str, manifest: str) -> Iterator[Shard]:
     assert found.resumed, found
     store = open_store(out)
     done = committed_shards(store, found.header.run_id)
-    return (shard for shard in iter_shards(store, found.header.run_id) if shard.shard_id not in done)
+    return iter_dearest_first(store, found.header.run_id, done)
 
 
 def connect_duckdb() -> duckdb.DuckDBPyConnection:

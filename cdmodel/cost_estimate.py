@@ -1,9 +1,9 @@
 """What a whole run will cost, from what a few of its videos did: which videos to measure, and how to add up.
 
-Videos differ in size by orders of magnitude, and cost goes partly by the byte, partly by the file. So each video has an
-expected share of the cost, half by its bytes and half by its count; videos are sorted by size and cut into strata that
-hold equal shares; every stratum gives about two videos, drawn at random; and what they cost is scaled by the expected
-shares. Knows nothing of what the figures mean.
+Videos differ in size by orders of magnitude, so each has an expected share of the cost (``cdmodel.expected_cost``); videos
+are sorted by it and cut into strata that hold equal shares; every stratum gives about two videos, drawn at random; and what
+they cost is scaled by the expected shares. An archive where only bytes, or only files, cost something is met with a larger
+interval, not with a bias. Knows nothing of what the figures mean.
 N videos, n of them sampled, H strata.
 """
 
@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student_t
 
+from cdmodel.expected_cost import Floats
+
 LEVEL = 0.95
 """Of the intervals, nominally. ``docs/plan.md`` says how often they hold on skewed archives."""
 VIDEOS_PER_STRATUM = 2
 """The least that shows how much videos of one size differ."""
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,20 +52,6 @@ class SampleDesign:
     """How many videos each stratum holds."""
     share_n: tuple[float, ...]
     """Expected share of the whole cost, of each that was chosen; all N shares add up to 1."""
-
-
-def expected_shares(size_bytes_N: ArrayLike) -> Floats:
-    """Return each video's expected share of the cost [N]: the mean of its share of the bytes and of the videos.
-
-    Sizes that are not known (NaN) count as the mean of the others. An archive where only bytes, or only files, cost
-    something is met with a larger interval, not with a bias.
-    """
-    sizes_N = np.asarray(size_bytes_N, dtype=np.float64)
-    known_N = np.isfinite(sizes_N)
-    mean = float(sizes_N[known_N].mean()) if known_N.any() else 1.0
-    sizes_N = np.where(known_N, sizes_N, mean)
-    count_share = 1.0 / len(sizes_N)
-    return (sizes_N / sizes_N.sum() + count_share) / 2 if sizes_N.sum() > 0 else np.full(len(sizes_N), count_share)
 
 
 def design_sample(shares_N: Floats, sample: int, seed: int) -> SampleDesign:

@@ -71,6 +71,8 @@ class Shard:
     """From content (videos, versions, fingerprint), never from rank."""
     videos: tuple[VideoRef, ...]
     """Ascending by ``video_id``."""
+    expected_share: float | None = None
+    """Of the whole run's cost, 0 to 1, as it was expected when the run was planned; None in plans that do not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,11 +34,12 @@ from flows.shard_rounds import ShardWork, run_in_rounds
 from flows.worker_logs import forwarded_logs
 from storage.filesystem import open_store
 from storage.run_record import RunRecord
-from storage.run_store import committed_shards, iter_shards
+from storage.run_store import committed_shards
+from storage.shard_order import count_videos, iter_dearest_first, read_costs
 from storage.student_passes import committed_passes, passes_log_name
 from storage.views import run_query
 from tasks.finish_run import publish_and_record
-from tasks.fund_run import AUDIT_AT_MOST, open_funds, refuse_dear_student
+from tasks.fund_run import AUDIT_AT_MOST, open_funds, refuse_dear_student, share_at_most
 from tasks.label_shard import LabelingSpec, label_funded_shard, label_shard
 from tasks.plan_run import open_run
 from tasks.run_request import LabelingPlan, NothingToDo
@@ -130,8 +131,9 @@ def report_stage(config: LabelRunConfig, record: RunRecord) -> None:
 
 
 def _label_pending(cluster: Cluster, spec: LabelingSpec, plan: LabelingPlan, done: frozenset[str]) -> list[Shard]:
-    pending = (shard for shard in iter_shards(open_store(spec.out), spec.run_id) if shard.shard_id not in done)
-    with LabelingProgress(plan.header, shards_done=len(done)) as progress:
+    store = open_store(spec.out)
+    pending = iter_dearest_first(store, spec.run_id, done)
+    with LabelingProgress(plan.header, videos_done=count_videos(store, spec.run_id, done)) as progress:
         work = ShardWork(run=label_shard, name="label", on_done=progress.advance)
         return run_in_rounds(cluster, spec, pending, work)
 
@@ -140,17 +142,20 @@ def _score_pending(cluster: Cluster, spec: LabelingSpec, config: LabelRunConfig,
     """Have the student look at every video of the run that it has not seen."""
     store, header, budget = open_store(spec.out), plan.header, config.budget
     done = committed_passes(store, spec.run_id)
-    pending = (shard for shard in iter_shards(store, spec.run_id) if shard.shard_id not in done)
-    seen_before = round(header.videos * len(done) / header.shards)
-    videos, usd = 0, 0.0
+    pending = iter_dearest_first(store, spec.run_id, done)
+    seen_before = count_videos(store, spec.run_id, done)
+    expected = {cost.shard_id: cost.expected_share for cost in read_costs(store, spec.run_id)}
+    videos, expected_share, usd = 0, 0.0, 0.0
     with count_bar("score", header.videos, "videos") as advance:
 
         def count(receipt: PassReceipt) -> None:
-            nonlocal videos, usd
+            nonlocal videos, expected_share, usd
             videos, usd = videos + receipt.videos, usd + (receipt.cost_usd or 0.0)
-            advance(min(seen_before + videos, header.videos))
+            expected_share += expected[receipt.shard_id]
+            advance(seen_before + videos)
             if budget is not None:
-                refuse_dear_student(budget, usd, videos_done=videos, videos=header.videos)
+                share_done = share_at_most(videos / header.videos, expected_share)
+                refuse_dear_student(budget, usd, share_done=min(share_done, 1.0))
 
         work = ShardWork(run=score_shard, name="score", on_done=count, log_name=passes_log_name)
         given_up = run_in_rounds(cluster, spec, pending, work)
@@ -167,7 +172,7 @@ def _label_funded(
 ) -> list[Shard]:
     """Label from the student's passes what the budget pays for; the shards' parts are settled as they come back."""
     store = open_store(spec.out)
-    pending = [shard for shard in iter_shards(store, spec.run_id) if shard.shard_id not in done]
+    pending = list(iter_dearest_first(store, spec.run_id, done))
     funded = open_funds(
         store,
         plan.header,
@@ -184,7 +189,7 @@ def _label_funded(
         get_run_logger().warning("run %s: %s", spec.run_id, text)
         say(text)
         spec = replace(spec, audit=replace(spec.audit, share=0.0))
-    with LabelingProgress(plan.header, shards_done=len(done)) as progress:
+    with LabelingProgress(plan.header, videos_done=count_videos(store, spec.run_id, done)) as progress:
 
         def settle(receipt: ShardReceipt) -> None:
             funded.settle(receipt)

@@ -24,7 +24,7 @@ SECONDS_BETWEEN_ARTIFACT_UPDATES = 2.0
 class LabelingProgress:
     """A bar on stderr and a progress artifact, both counting videos."""
 
-    def __init__(self, header: RunHeader, *, shards_done: int) -> None:
+    def __init__(self, header: RunHeader, *, videos_done: int) -> None:
         self._videos = header.videos
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
@@ -36,8 +36,8 @@ class LabelingProgress:
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
-        # A resumed run counts what stood in storage as done; shards are alike, so their share is near enough.
-        self._completed = round(header.videos * shards_done / header.shards)
+        # A resumed run counts what stood in storage as done.
+        self._completed = videos_done
         self._clips_student = self._clips_teacher = self._failed = 0
         self._artifact = cast(
             "UUID",

@@ -47,6 +47,10 @@ def _costs(record: RunRecord) -> list[tuple[str, str]]:
     if record.speed_of_light is not None:
         share = f"{record.speed_of_light:.0%} of what the busiest part allows; slowest stage: {record.slowest_stage}"
         rows.append(("speed of light", f"{share}, see docs/throughput.md"))
+    if record.tail_idle_share is not None:
+        rows.append(
+            ("end of the run", f"workers idled {record.tail_idle_share:.1%} of their time, waiting for the last")
+        )
     if record.retry_cost:
         rows.append(("lost to workers that died", f"{record.retry_cost:.1f} s of their time"))
     return rows if record.cost_usd is None else [*rows, ("price", f"{record.cost_usd:.4f} USD")]

@@ -91,6 +91,8 @@ class RunRecord:
     """What the busiest part of the workers alone would have taken, by what labeling took; see docs/throughput.md."""
     slowest_stage: str | None = None
     """``decode``, ``student`` or ``teacher``: the stage that alone would have taken longest."""
+    tail_idle_share: float | None = None
+    """Share of the workers' time that they had nothing to do at the end, while the last ones still labeled."""
     retry_cost: float | None = None
     """Wall seconds of attempts at shards that died or came too late, as far as they wrote them down."""
     videos_quarantined: int | None = None

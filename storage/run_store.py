@@ -14,6 +14,7 @@ from datetime import date, datetime
 from functools import partial
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
@@ -49,6 +50,7 @@ PLAN_SCHEMA = pa.schema(
         ("size_bytes", pa.int64()),
         ("shard_id", pa.string()),
         ("group", pa.string()),
+        ("shard_share", pa.float64()),
     ]
 )
 PLAN_ROWS_PER_BATCH = 16_384
@@ -118,12 +120,12 @@ _HEADER = TypeAdapter(RunHeader)
 _RECEIPT = TypeAdapter(ShardReceipt)
 
 
-def make_shard(videos: Sequence[VideoRef], fingerprint: str) -> Shard:
+def make_shard(videos: Sequence[VideoRef], fingerprint: str, expected_share: float | None = None) -> Shard:
     """Return the shard of these videos, ascending by id; its id is 16 hex digits of the hash of its content."""
     digest = hashlib.sha256(fingerprint.encode())
     for video in videos:
         digest.update(f"\n{video.video_id}\0{video.video_version}\0{video.uri}".encode())
-    return Shard(shard_id=digest.hexdigest()[:16], videos=tuple(videos))
+    return Shard(shard_id=digest.hexdigest()[:16], videos=tuple(videos), expected_share=expected_share)
 
 
 def create_plan(store: Store, header: RunHeader, shards: Sequence[Shard], config_toml: str) -> bool:
@@ -138,8 +140,10 @@ def create_plan(store: Store, header: RunHeader, shards: Sequence[Shard], config
             columns["size_bytes"].append(video.size_bytes)
             columns["shard_id"].append(shard.shard_id)
             columns["group"].append(video.group)
+            columns["shard_share"].append(shard.expected_share)
     schema = PLAN_SCHEMA.with_metadata({HEADER_KEY: _HEADER.dump_json(header)})
-    return store.create(plan_name(header.run_id), to_bytes(pa.table(columns, schema=schema), ["shard_id", "group"]))
+    plan = to_bytes(pa.table(columns, schema=schema), ["shard_id", "group", "shard_share"])
+    return store.create(plan_name(header.run_id), plan)
 
 
 def read_header(store: Store, run_id: str) -> RunHeader:
@@ -153,27 +157,29 @@ def read_header(store: Store, run_id: str) -> RunHeader:
         return _header_of(store, run_id, plan)
 
 
-def iter_shards(store: Store, run_id: str) -> Iterator[Shard]:
-    """Yield the shards of a plan in order, reading a little of it at a time.
+def iter_shards(store: Store, run_id: str, only: frozenset[str] | None = None) -> Iterator[Shard]:
+    """Yield the shards of a plan in order, reading a little of it at a time; with ``only``, those of these ids.
 
     Raises:
         DamagedObject: the plan's rows cannot be read, or it was edited: a shard's id is not that of its videos.
     """
+    wanted = None if only is None else pa.array(sorted(only), pa.string())
     with reading_rows(store, plan_name(run_id)), open_parquet(store, plan_name(run_id)) as plan:
         fingerprint = _header_of(store, run_id, plan).fingerprint
-        shard_id = ""
+        shard_id, share = "", None
         members: list[VideoRef] = []
-        # Plans of an earlier state lack the group; a later one may have added what we do not know.
+        # Plans of an earlier state lack the group and the share; a later one may have added what we do not know.
         known = [name for name in PLAN_SCHEMA.names if name in plan.schema_arrow.names]
         for batch in plan.iter_batches(PLAN_ROWS_PER_BATCH, columns=known):
-            for row in batch.to_pylist():
+            rows = batch if wanted is None else batch.filter(pc.is_in(batch.column("shard_id"), wanted))
+            for row in rows.to_pylist():
                 if row["shard_id"] != shard_id and members:
-                    yield _checked(store, run_id, shard_id, make_shard(members, fingerprint))
+                    yield _checked(store, run_id, shard_id, make_shard(members, fingerprint, share))
                     members = []
-                shard_id = row.pop("shard_id")
+                shard_id, share = row.pop("shard_id"), row.pop("shard_share", None)
                 members.append(VideoRef(**row))
         if members:
-            yield _checked(store, run_id, shard_id, make_shard(members, fingerprint))
+            yield _checked(store, run_id, shard_id, make_shard(members, fingerprint, share))
 
 
 def list_runs(store: Store) -> tuple[RunState, ...]:

@@ -20,6 +20,7 @@ from storage.run_store import RunHeader, read_header
 from storage.student_passes import pass_winners
 from tasks.audit_run import AuditFigures, alarms_of, audit_figures, find_bundle
 from tasks.lineage import code_commit, installed_versions, lineage_json
+from tasks.run_tail import tail_idle_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,8 @@ class RunTotals:
     cost_usd: float | None = None
     """None where a shard was labeled without a price table."""
     stages: StageSeconds = StageSeconds()  # noqa: RUF009 - frozen
+    tail_idle_share: float | None = None
+    """None where no shard was timed."""
 
 
 def publish_and_record(
@@ -103,6 +106,7 @@ def add_up(receipts: Sequence[ShardReceipt]) -> RunTotals:
         teacher_confidence=sum((receipt.teacher_confidence for receipt in receipts), ConfidenceCounts()),
         cost_usd=_add_prices([receipt.cost_usd for receipt in receipts]),
         stages=sum((receipt.stages for receipt in receipts), StageSeconds()),
+        tail_idle_share=tail_idle_share(receipts),
     )
 
 
@@ -197,6 +201,7 @@ def summarise(
         cost_usd=totals.cost_usd,
         speed_of_light=totals.stages.speed_of_light,
         slowest_stage=totals.stages.slowest_stage,
+        tail_idle_share=totals.tail_idle_share,
         labels=labels,
         **{field.name: getattr(cost, field.name) for field in fields(ComputeCost)},
         **{field.name: getattr(audit, field.name) for field in fields(AuditFigures)},

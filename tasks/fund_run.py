@@ -61,7 +61,7 @@ def open_funds(
     Args:
         store: OUT.
         header: the run's.
-        pending: ids of the shards that are not labeled yet, in the order of the plan.
+        pending: ids of the shards that are not labeled yet.
         budget: of the whole run, shards that were labeled before included; the wall clock is this command's.
         prices: of the run.
         workers: how many shards are labeled at once.
@@ -79,7 +79,7 @@ def open_funds(
     passes = {demand.receipt.shard_id: demand.receipt for demand in demands}
     of_student = sum((one.cost for one in passes.values()), ComputeCost())
     student_usd = sum(one.cost_usd or 0.0 for one in passes.values())
-    refuse_dear_student(budget, student_usd, videos_done=header.videos, videos=header.videos)
+    refuse_dear_student(budget, student_usd, share_done=1.0)
     on_teacher = [receipt.cost - passes[receipt.shard_id].cost for receipt in done]
     teacher_usd = sum((receipt.cost_usd or 0.0) - (passes[receipt.shard_id].cost_usd or 0.0) for receipt in done)
     limits = _what_is_left(budget, on_teacher, student_usd + teacher_usd, seconds_gone=time.time() - started)
@@ -121,14 +121,23 @@ def _seconds_per_clip_of_latest(store: Store, model_version: str) -> float | Non
     return None
 
 
-def refuse_dear_student(budget: BudgetSettings, usd: float, *, videos_done: int, videos: int) -> None:
-    """Raise RunError where the student alone takes more than the budget has, by the dollars its first videos took."""
-    if budget.usd is None or not videos_done:
+def refuse_dear_student(budget: BudgetSettings, usd: float, *, share_done: float) -> None:
+    """Raise RunError where the student alone takes more than the budget has, by the dollars that a share of it took."""
+    if budget.usd is None or not share_done:
         return
-    projected = usd * videos / videos_done
-    if projected > budget.usd * (TOLERATED_EXCESS if videos_done < videos else 1.0):
+    projected = usd / share_done
+    if projected > budget.usd * (TOLERATED_EXCESS if share_done < 1 else 1.0):
         raise RunError(
             "budget.usd",
-            f"is {budget.usd:g}, but the student alone takes about {projected:.4g} for {videos} videos (measured on "
-            f"{videos_done}); what it said is kept: raise the budget and run the same command again",
+            f"is {budget.usd:g}, but the student alone takes about {projected:.4g} for all videos (measured on "
+            f"{share_done:.2g} of the run); what it said is kept: raise the budget and run the same command again",
         )
+
+
+def share_at_most(videos_share: float, expected_share: float) -> float:
+    """Return how much of the run's cost shards may be that hold these shares of its videos and of its expected cost.
+
+    Shards go out the dearest first, so that the first ones tell little of the price of a video. Cost was expected to go
+    half by the video, half by the byte; this is the larger of their two shares, whichever it really goes by.
+    """
+    return max(videos_share, 2 * expected_share - videos_share)

@@ -20,6 +20,7 @@ from cdmodel.types import Shard
 from storage.bundles import as_reference, bundle_stands
 from storage.filesystem import Store, absolute_uri, open_store
 from storage.output import check_output, check_writable
+from storage.past_costs import read_past_seconds
 from storage.plan_decision import read_decision
 from storage.prediction_schema import SCHEMA_VERSION
 from storage.run_store import RunHeader, RunState, create_plan, list_runs
@@ -109,7 +110,8 @@ def _preview(store: Store, request: RunRequest) -> _Preview:
             videos_quarantined=pending.quarantined,
         )
         return _Preview(nothing, known)
-    shards = cut_shards(pending.videos, request.sharding, work.fingerprint)
+    past_seconds = read_past_seconds(store, pending.videos, runs, pending.source)
+    shards = cut_shards(pending.videos, request.sharding, work.fingerprint, past_seconds)
     plan = LabelingPlan(
         header=_new_header(store, request, work, pending, shards, known),
         shards=shards,

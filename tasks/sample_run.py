@@ -14,14 +14,13 @@ from cdmodel.cost import ComputeCost, PriceTable, cpu_seconds, price_usd
 from cdmodel.cost_estimate import (
     LEVEL,
     Estimate,
-    Floats,
     SampleDesign,
     design_sample,
     estimate_total,
-    expected_shares,
     makespan,
 )
 from cdmodel.errors import ConfigError
+from cdmodel.expected_cost import Floats, expected_shares
 from cdmodel.types import Shard, VideoRef
 from tasks.sample_video import MeasuredVideo, ScoutedVideo
 from tasks.scouted_costs import with_teacher
@@ -115,8 +114,8 @@ def refuse_small_sample(sample: int) -> None:
 def estimate_run(plan: SamplePlan, measured: Sequence[MeasuredVideo], setting: RunSetting) -> RunEstimate:
     """Add up what all videos of the plan will take; ``measured`` in any order, one for each video of the sample.
 
-    Wall time is that of the shards handed in turn to whichever worker is free, each as long as its videos' expected
-    shares of the whole, between start-up and publishing.
+    Wall time is that of the shards handed, the dearest first, to whichever worker is free, each as long as its videos'
+    expected shares of the whole, between start-up and publishing.
     """
     by_id = {one.video_id: one for one in measured}
     sample = [by_id[video.video_id] for video in plan.videos]
@@ -246,7 +245,7 @@ def _busiest_share(plan: SamplePlan, workers: int) -> float:
     """Return the share of all labeling that the worker which ends last does: 1 / workers where shards are many."""
     shares_N = _shares([video for shard in plan.shards for video in shard.videos])
     ends = list(accumulate((len(shard.videos) for shard in plan.shards), initial=0))
-    return makespan((float(shares_N[start:end].sum()) for start, end in pairwise(ends)), workers)
+    return makespan(sorted((float(shares_N[start:end].sum()) for start, end in pairwise(ends)), reverse=True), workers)
 
 
 def _publish_seconds(plan: SamplePlan) -> float:

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 
 from cdmodel.cost_estimate import (
     Estimate,
-    Floats,
     SampleDesign,
     design_sample,
     estimate_total,
-    expected_shares,
     makespan,
 )
+from cdmodel.expected_cost import Floats, expected_shares
 
 
 @dataclass(frozen=True)
@@ -104,14 +103,6 @@ def test_the_same_seed_draws_the_same_videos_and_another_one_others():
     shares = expected_shares(invent(0).bytes_N)
     assert design_sample(shares, 10, 1) == design_sample(shares, 10, 1)
     assert design_sample(shares, 10, 1) != design_sample(shares, 10, 2)
-
-
-def test_a_size_nobody_told_counts_as_the_mean_of_the_others():
-    assert expected_shares([1.0, 3.0, np.nan]).tolist() == pytest.approx(
-        [(1 / 6 + 1 / 3) / 2, (3 / 6 + 1 / 3) / 2, 1 / 3]
-    )
-    assert expected_shares([np.nan, np.nan]).tolist() == [0.5, 0.5]
-    assert expected_shares([0, 0, 0, 0]).tolist() == [0.25] * 4
 
 
 def test_one_video_is_no_sample_of_many():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from failed_runs import fail_all
+from run_builders import NOON, context, prediction, publish_and_finish
 
 from cdmodel.aggregation import LogPool, MeanProbability
 from cdmodel.bundle import (
@@ -19,12 +20,14 @@ from cdmodel.bundle import (
 )
 from cdmodel.calibration import Calibration
 from cdmodel.cascade_settings import CascadeSettings
+from cdmodel.cost import ComputeCost
 from cdmodel.errors import BundleError, ConfigError, OutputError, SourceError
 from cdmodel.policies import Budgeted, Certified, DenseStudent, DenseTeacher, VideoRank
 from cdmodel.risk import RiskCurve
 from cdmodel.sampling import ClipGeometry, ClipSampling
+from cdmodel.types import VideoRef
 from storage.filesystem import open_store
-from storage.run_store import iter_shards, read_header
+from storage.run_store import commit_shard, iter_shards, read_header
 from tasks.plan_run import open_run, preview_run
 from tasks.read_status import read_status
 from tasks.run_request import LabelingPlan, NothingToDo, RunRequest
@@ -116,6 +119,23 @@ def test_a_plan_is_in_storage_once_the_run_is_open(wanted: RunRequest, bundle: P
     assert (header.videos, header.shards, header.bytes, header.videos_skipped) == (5, 3, 25, 0)
     assert (header.corpus, header.source) == ("films", wanted.source)
     assert header.model_version == model_version(read_manifest(bundle))
+
+
+def test_a_video_that_took_long_in_an_earlier_run_is_a_shard_of_its_own(wanted: RunRequest):
+    header = _planned(wanted).header
+    store = open_store(wanted.out)
+    for shard in iter_shards(store, header.run_id):
+        outcomes = [replace(prediction(video), cost=_cost_of(video)) for video in shard.videos]
+        commit_shard(store, outcomes, context(header.run_id, shard.shard_id, fingerprint=header.fingerprint), NOON)
+    publish_and_finish(store, header.run_id)
+    again = preview_run(replace(wanted, relabel=True))
+    assert isinstance(again, LabelingPlan)
+    [slow] = [shard for shard in again.shards or () if shard.expected_share and shard.expected_share > 0.5]
+    assert [Path(video.uri).name for video in slow.videos] == ["1.mp4"]
+
+
+def _cost_of(video: VideoRef) -> ComputeCost:
+    return ComputeCost(decode_cpu_seconds=60.0 if video.uri.endswith("/1.mp4") else 1.0)
 
 
 def test_the_bundle_decides_where_the_request_does_not(wanted: RunRequest):
