@@ -32,7 +32,8 @@ def main() -> None:
     if options.print_job:
         sys.stdout.write(cluster.job_script())
     else:
-        cluster.adapt(minimum=options.least, maximum=options.most, interval="10s", wait_count=6)
+        # A worker is let go after three minutes without work.
+        cluster.adapt(minimum=options.least, maximum=options.most, interval="10s", wait_count=18)
         sys.stderr.write(f"cdlabel label SOURCE --out OUT --scheduler {cluster.scheduler_address}\n")
         wait_for_a_signal()
     cluster.close()
