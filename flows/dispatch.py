@@ -375,7 +375,9 @@ def _connect(address: str) -> Iterator[Client]:
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False, security=security)
     except FatalCommClosedError as error:
-        raise ClusterError(address, f"its certificate is not of our authority, or ours not of its; {CERTIFICATES}") from error
+        raise ClusterError(
+            address, f"its certificate is not of our authority, or ours not of its; {CERTIFICATES}"
+        ) from error
     except (OSError, TimeoutError, ValueError) as error:
         raise ClusterError(
             address, "no Dask scheduler answers there; check cluster.scheduler, and whether it is tcp:// or tls://"
