@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import dask
 import distributed  # noqa: F401 - declares its settings to Dask
 import pytest
@@ -53,10 +52,12 @@ def command_lines() -> Iterator[tuple[str, list[str]]]:
     """Yield where a command of ours or Dask's stands, and its words."""
     for path, text in TEXTS.items():
         text = text.replace("\\\n", " ")
+        if path == PAGE:
+            text = "\n".join(re.findall(r"^```\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL))
         if options := re.search(r"^options=\((.*)\)$", text, flags=re.MULTILINE):
             text = text.replace('"${options[@]}"', options[1])
         for line in text.splitlines():
-            bare = re.sub(r"[\"']\$dask[\"']", "dask", line.strip().removeprefix("# ").removeprefix("exec "))
+            bare = re.sub(r"[\"']\$dask[\"']", "dask", line.strip().removeprefix("#   ").removeprefix("exec "))
             bare = re.sub(r"^(srun|CUDA_VISIBLE_DEVICES=\S+) ", "", bare).removesuffix("&")
             if re.match(r"(cdlabel [a-z]|dask (scheduler|worker|cuda) )", bare):
                 # In a message or a quoted remote command, the closing quote stands alone.
@@ -79,10 +80,7 @@ def test_all_kinds_of_files_are_looked_at() -> None:
 @pytest.mark.parametrize("where", [where for where, words in LINES.items() if words[0] == "cdlabel"])
 def test_the_command_line_takes_it(where: str) -> None:
     [_, name, *arguments] = LINES[where]
-    if (name, arguments) == ("plan", []):
-        return
-    group = typer.main.get_command(app)
-    assert isinstance(group, click.Group)
+    group: Any = typer.main.get_command(app)
     context = group.commands[name].make_context(name, arguments)
     if name == "label":
         assignments = [one.replace("$SLURM_CPUS_PER_TASK", "8") for one in context.params["assignments"] or []]
@@ -96,7 +94,11 @@ def test_dask_has_the_options(where: str) -> None:
     [_, *command] = LINES[where]
     if command[0] == "cuda":
         command = command[1:]
-    known = {option for parameter in DASK_COMMANDS[command[0]].params for option in parameter.opts}
+    known = {
+        option
+        for parameter in DASK_COMMANDS[command[0]].params
+        for option in [*parameter.opts, *parameter.secondary_opts]
+    }
     assert {word for word in command if word.startswith("--")} <= known
 
 
