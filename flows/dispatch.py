@@ -8,6 +8,7 @@ Knows nothing of what a shard is.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 from asyncio import CancelledError
@@ -21,7 +22,8 @@ from multiprocessing import resource_tracker
 from typing import Any, ClassVar, Generic, TypeVar
 
 import dask
-from distributed import Client, KilledWorker, LocalCluster, wait
+from distributed import Client, KilledWorker, LocalCluster, Security, wait
+from distributed.comm.core import FatalCommClosedError
 
 from cdmodel.errors import ClusterError, RunError
 from cdmodel.setting_groups import FORBID_UNKNOWN
@@ -38,6 +40,7 @@ CHECK_SECONDS = 1.0
 MOST_VIDEOS_AT_ONCE, MOST_VIDEOS_AHEAD = 4, 8
 CORES_OF_A_GPU_WORKER = 2
 """Which its own threads keep busy: the one that feeds the GPU, and those of the videos."""
+CERTIFICATES = "see docs/scale-out.md, TLS"
 STARTS = 3
 """Times that a local cluster is started, should a worker die meanwhile."""
 ANSWER_SECONDS = 30.0
@@ -70,7 +73,7 @@ class ClusterSettings:
     shards_in_flight_per_worker: int = 2
     """One that runs and one that waits, so that no worker idles between shards."""
     worker_wait_seconds: float = 300.0
-    """How long a run waits for a worker when none is left; then it ends, and can be gone on with."""
+    """How long a run waits for a worker where there is none yet, or none is left; then it ends, and can be gone on with."""
     model_threads: int | None = None
     """CPU threads for the models of one worker; by default the machine's cores divided by the local workers."""
     videos_at_once: int | None = None
@@ -134,7 +137,8 @@ def open_cluster(settings: ClusterSettings, gpus: int) -> Iterator[Cluster]:
     """Start a local cluster, or connect to the one at ``settings.scheduler``; end what was started.
 
     Raises:
-        ClusterError: nobody answers at the address, the scheduler has no workers, or one has other code than we.
+        ClusterError: nobody answers at the address or its certificates are not ours, no worker comes, or one has other
+            code than we.
         RunError: a local worker died while it was started.
     """
     with ExitStack() as stack:
@@ -147,7 +151,7 @@ def open_cluster(settings: ClusterSettings, gpus: int) -> Iterator[Cluster]:
             address = settings.scheduler
             cores = None
         client = stack.enter_context(_connect(address))
-        _wait_for_a_worker(client, address)
+        _wait_for_a_worker(client, address, settings.worker_wait_seconds)
         if settings.scheduler is not None:
             stack.enter_context(same_code(client, address, say))
         free_cores = 0 if cores is None or not gpus else cores - CORES_OF_A_GPU_WORKER
@@ -213,8 +217,6 @@ def run_on_workers(
                 if in_flight:
                     for future in _finished(cluster.client, list(in_flight)):
                         yield _outcome(cluster, future, in_flight.pop(future))
-                elif not is_last_out:
-                    time.sleep(CHECK_SECONDS)  # all workers are being started again
         finally:
             if cluster.client.status == "running":
                 cluster.client.cancel(list(in_flight))
@@ -293,6 +295,8 @@ class _ClusterWatch:
     def window(self) -> int:
         """Return the window's size, asking the scheduler at most once in a while.
 
+        It is never 0: an adaptive cluster without workers starts some only for work that waits for them.
+
         Raises:
             RunError: there were no workers for as long as the settings allow, or the scheduler does not answer.
         """
@@ -301,7 +305,7 @@ class _ClusterWatch:
             self._workers = count_workers(self._cluster)
             self._seen = now
             self._give_up_without_workers(now)
-        return self._workers * self._cluster.shards_in_flight_per_worker
+        return max(1, self._workers * self._cluster.shards_in_flight_per_worker)
 
     def _give_up_without_workers(self, now: float) -> None:
         if self._workers:
@@ -319,10 +323,10 @@ class _ClusterWatch:
 
 
 def check_scheduler(settings: ClusterSettings) -> None:
-    """Raise ClusterError if a scheduler is named and does not answer, or has no worker."""
+    """Raise ClusterError if a scheduler is named and does not answer. Its workers may come later."""
     if settings.scheduler is not None:
-        with dask.config.set(SCHEDULER_SETTINGS), _connect(settings.scheduler) as client:
-            _wait_for_a_worker(client, settings.scheduler)
+        with dask.config.set(SCHEDULER_SETTINGS), _connect(settings.scheduler):
+            pass
 
 
 def _local_cluster(workers: int, gpus: int) -> Any:
@@ -380,16 +384,48 @@ def _local_gpu_cluster(workers: int) -> Any:
 def _connect(address: str) -> Iterator[Client]:
     # What it would log about a scheduler that dies is a traceback; the run ends with an error that says so.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+    security = _security(address)
     try:
-        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False, security=security)
+    except FatalCommClosedError as error:
+        raise ClusterError(
+            address, f"its certificate is not of our authority, or ours not of its; {CERTIFICATES}"
+        ) from error
     except (OSError, TimeoutError, ValueError) as error:
-        raise ClusterError(address, "no Dask scheduler answers there; check cluster.scheduler") from error
+        raise ClusterError(
+            address, "no Dask scheduler answers there; check cluster.scheduler, and whether it is tcp:// or tls://"
+        ) from error
+    except RuntimeError as error:  # encryption is asked for by Dask's configuration, and not by the address
+        raise ClusterError(address, f"{error}; {CERTIFICATES}") from error
     with client:
         yield client
 
 
-def _wait_for_a_worker(client: Client, address: str) -> None:
+def _security(address: str) -> Security:
+    """Return what Dask's own configuration says of certificates: by files, or by the environment.
+
+    Raises:
+        ClusterError: the address needs some, and there are none, or they cannot be read.
+    """
+    security = Security()
+    if address.startswith("tls://"):
+        try:
+            context = security.get_connection_args("client").get("ssl_context")
+        except OSError as error:
+            raise ClusterError(address, f"our certificates cannot be read ({error}); {CERTIFICATES}") from error
+        if context is None:
+            raise ClusterError(address, f"Dask is configured with no certificates for a client; {CERTIFICATES}")
+    return security
+
+
+def _wait_for_a_worker(client: Client, address: str, wait_seconds: float) -> None:
+    if client.nthreads():
+        return
+    waiting = client.submit(os.getpid, pure=False)  # for an adaptive cluster, which starts workers for work only
+    say(f"no worker is at {address} yet; waiting {wait_seconds:g} s for one")
     try:
-        client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        client.wait_for_workers(1, timeout=wait_seconds)
     except TimeoutError as error:
-        raise ClusterError(address, "the scheduler has no workers; start some and run again") from error
+        raise ClusterError(address, f"got no worker within {wait_seconds:g} s; start some and run again") from error
+    finally:
+        waiting.release()

@@ -1,0 +1,281 @@
+"""More than one machine, as docs/scale-out.md says: certificates, workers elsewhere, and workers that come for work only."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import dask
+import pytest
+import yaml
+from dask_processes import DaskProcesses, dask_processes, free_port
+from distributed import LocalCluster
+
+from cdmodel.errors import ClusterError
+from flows.dispatch import ClusterSettings, Completed, check_scheduler, open_cluster, run_on_workers
+from tasks.generate_corpus import generate_corpus
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+VIDEOS = 4
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scale-out") / "corpus"
+    generate_corpus(str(folder), videos=VIDEOS, seed=5, distractors=0.5, on_progress=lambda _: None)
+    return folder / "videos"
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_certificates(tmp_path_factory.mktemp("tls") / "certificates")
+
+
+def make_certificates(folder: Path) -> Path:
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make certificates with")
+    subprocess.run(["sh", DEPLOY / "tls" / "make-certificates.sh", folder], check=True, capture_output=True)
+    return folder
+
+
+def settings_of(file: Path) -> dict[str, str]:
+    """Return what a shell that reads the file has in its environment."""
+    return dict(line.split("=", 1) for line in shlex.split(file.read_text(), comments=True))
+
+
+@contextmanager
+def dask_configured_by(environment: dict[str, str]) -> Iterator[None]:
+    """As Dask is where the environment held this when it was imported."""
+    dotted = {name.removeprefix("DASK_").lower().replace("__", "."): value for name, value in environment.items()}
+    with dask.config.set({name: dask.config.interpret_value(value) for name, value in dotted.items()}):
+        yield
+
+
+@pytest.fixture(scope="module")
+def encrypted(certificates: Path) -> Iterator[DaskProcesses]:
+    """A scheduler and two workers, by ``dask scheduler`` and ``dask worker``, that speak TLS only."""
+    settings = {**settings_of(DEPLOY / "dask.env"), **settings_of(certificates / "dask-tls.env")}
+    with dask_processes(protocol="tls", environment=settings) as processes:
+        processes.add_worker()
+        yield processes
+
+
+@pytest.fixture(scope="module")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One for all: making its database takes longer than a run."""
+    return str(tmp_path_factory.mktemp("prefect"))
+
+
+def label(
+    corpus: Path, out: Path, scheduler: str, *prefix: str, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    command = [*prefix, sys.executable, "-m", "flows", "label", str(corpus), "--out", str(out), "--json"]
+    return subprocess.run(
+        [*command, "--scheduler", scheduler, "--set", "sharding.videos_per_shard=1"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+
+
+def assert_labeled(finished: subprocess.CompletedProcess[str]) -> None:
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)["videos_labeled"] == VIDEOS
+
+
+def test_a_run_goes_through_a_scheduler_that_speaks_tls(
+    encrypted: DaskProcesses, certificates: Path, corpus: Path, prefect_home: str, tmp_path: Path
+) -> None:
+    environment = {**settings_of(certificates / "dask-tls.env"), "PREFECT_HOME": prefect_home}
+    assert_labeled(label(corpus, tmp_path / "out", encrypted.address, environment=environment))
+
+
+def test_what_is_wrong_with_certificates_is_said_in_a_line(
+    encrypted: DaskProcesses, certificates: Path, tmp_path: Path
+) -> None:
+    ours = settings_of(certificates / "dask-tls.env")
+    others = settings_of(make_certificates(tmp_path / "others") / "dask-tls.env")
+    client_key = "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"
+    for configured, address, said in (
+        ({}, encrypted.address, "no certificates for a client"),
+        ({**ours, client_key: str(tmp_path / "none.key")}, encrypted.address, "our certificates cannot be read"),
+        (others, encrypted.address, "not of our authority"),
+        (ours, encrypted.address.replace("tls://", "tcp://"), "encryption required"),
+        ({}, encrypted.address.replace("tls://", "tcp://"), "whether it is tcp:// or tls://"),
+    ):
+        with dask_configured_by(configured), pytest.raises(ClusterError, match=said) as raised:
+            check_scheduler(ClusterSettings(scheduler=address))
+        assert raised.value.subject == address
+
+
+def test_a_run_on_this_machine_alone_can_be_encrypted_too(certificates: Path) -> None:
+    with (
+        dask_configured_by(settings_of(certificates / "dask-tls.env")),
+        open_cluster(ClusterSettings(workers=1), gpus=0) as cluster,
+    ):
+        assert cluster.address.startswith("tls://127.0.0.1:")
+        assert [one.item for one in run_on_workers(cluster, abs, iter([("one", -1)]))] == [-1]
+
+
+def test_workers_come_for_work_only_and_go_when_there_is_none() -> None:
+    """And the scheduler tells how many it wants where the Kubernetes operator asks for that."""
+    with (
+        dask.config.set({"distributed.scheduler.http.routes": routes_of_kubernetes()}),
+        LocalCluster(
+            n_workers=0,
+            threads_per_worker=1,
+            processes=False,
+            protocol="tcp://",
+            host="127.0.0.1",
+            dashboard_address=":0",
+        ) as adaptive,
+    ):
+        wanted = f"http://127.0.0.1:{adaptive.scheduler.http_server.port}/api/v1/adaptive_target"
+        assert wanted_workers(wanted) == 0
+        adaptive.adapt(minimum=0, maximum=2, interval="100 ms", wait_count=2, target_duration="100 ms")
+        with open_cluster(ClusterSettings(scheduler=adaptive.scheduler_address), gpus=0) as cluster:
+            most = 0
+            for outcome in run_on_workers(cluster, sleep_a_moment, ((f"slow-{n}", n) for n in range(20))):
+                assert isinstance(outcome, Completed)
+                most = max(most, len(adaptive.scheduler.workers))
+            assert most == 2
+        while adaptive.scheduler.workers:  # ends by pytest's own limit
+            sleep_a_moment(0)
+        assert wanted_workers(wanted) == 0
+
+
+def routes_of_kubernetes() -> list[str]:
+    settings = yaml.safe_load_all((DEPLOY / "kubernetes" / "settings.yaml").read_text())
+    [data] = [one["data"] for one in settings if one["kind"] == "ConfigMap"]
+    routes: list[str] = ast.literal_eval(data["DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES"])
+    return routes
+
+
+def wanted_workers(url: str) -> int:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        workers: int = json.load(answer)["workers"]
+    return workers
+
+
+def sleep_a_moment(_: int) -> None:
+    import time
+
+    time.sleep(0.3)
+
+
+def test_a_worker_that_never_comes_is_waited_for_as_long_as_the_settings_allow() -> None:
+    with LocalCluster(
+        n_workers=0, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address=":0"
+    ) as empty:
+        settings = ClusterSettings(scheduler=empty.scheduler_address, worker_wait_seconds=0.5)
+        check_scheduler(settings)
+        with pytest.raises(ClusterError, match=r"got no worker within 0\.5 s"), open_cluster(settings, gpus=0):
+            pass
+
+
+SSH = """#!/bin/sh
+# Stands for ssh: the host is this machine.
+while [ "$1" != -- ]; do shift; done
+echo "$2" >> "$SSH_LOG"
+exec sh -c "$3"
+"""
+
+
+def test_the_ssh_script_starts_workers_on_the_hosts_and_ends_them(certificates: Path, tmp_path: Path) -> None:
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(SSH)
+    ssh.chmod(0o755)
+    path = os.pathsep.join([str(ssh.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    address = f"tls://127.0.0.1:{free_port()}"
+    command = ["bash", str(DEPLOY / "ssh" / "cluster.sh"), "-a", address, "-e", str(certificates / "dask-tls.env")]
+    with subprocess.Popen(
+        [*command, "host-a", "host-b"],
+        env={**os.environ, "PATH": path, "SSH_LOG": str(tmp_path / "hosts")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as script:
+        try:
+            with dask_configured_by(settings_of(certificates / "dask-tls.env")):
+                for _ in range(20):  # until the scheduler answers
+                    try:
+                        check_scheduler(ClusterSettings(scheduler=address))
+                        break
+                    except ClusterError:
+                        sleep_a_moment(0)
+                with open_cluster(ClusterSettings(scheduler=address), gpus=0) as cluster:
+                    cluster.client.wait_for_workers(2, timeout=60)
+            script.terminate()
+            assert script.wait(60) == 143
+            assert not processes_of_session(script.pid)
+        finally:
+            for pid in processes_of_session(script.pid):
+                os.kill(pid, signal.SIGKILL)
+    assert sorted((tmp_path / "hosts").read_text().split()) == ["host-a", "host-b"]
+
+
+def processes_of_session(session: int) -> list[int]:
+    import psutil
+
+    found = []
+    for pid in psutil.pids():
+        try:
+            if os.getsid(pid) == session and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.append(pid)
+        except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+@pytest.fixture
+def two_hosts() -> Iterator[tuple[str, str]]:
+    """Names of two network namespaces, at 10.231.77.1 and 10.231.77.2, with a cable between them and to nowhere else."""
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root")
+    if shutil.which("ip") is None:
+        pytest.skip("network namespaces need the program ip")
+    names = (f"cdlabel-{os.getpid()}-a", f"cdlabel-{os.getpid()}-b")
+    with ExitStack() as undo:
+        for name in names:
+            if subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False).returncode:
+                pytest.skip("this system lets nobody make network namespaces")
+            undo.callback(run_ip, "netns", "del", name)
+        run_ip("link", "add", "end-a", "netns", names[0], "type", "veth", "peer", "name", "end-b", "netns", names[1])
+        for number, (name, end) in enumerate(zip(names, ("end-a", "end-b"), strict=True), start=1):
+            run_ip("-n", name, "addr", "add", f"10.231.77.{number}/30", "dev", end)
+            run_ip("-n", name, "link", "set", end, "up")
+            run_ip("-n", name, "link", "set", "lo", "up")
+        yield names
+
+
+def run_ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
+
+
+def test_a_worker_in_another_network_labels_into_a_folder_that_both_see(
+    two_hosts: tuple[str, str], corpus: Path, prefect_home: str, tmp_path: Path
+) -> None:
+    here, there = two_hosts
+    scheduler = "tcp://10.231.77.1:8786"
+    with dask_processes(
+        address=scheduler, scheduler_prefix=["ip", "netns", "exec", here], worker_prefix=["ip", "netns", "exec", there]
+    ):
+        home = {"PREFECT_HOME": prefect_home}
+        finished = label(corpus, tmp_path / "out", scheduler, "ip", "netns", "exec", here, environment=home)
+    assert_labeled(finished)
+    assert "each of 1 workers" in finished.stderr
