@@ -340,7 +340,9 @@ def simulate(
     """Follow a run over the shards, in their order; a shard's videos are labeled by ``labor_in(clock)``."""
     env = simpy.Environment()
     run = _Run(env, shards, labor_in(env), settings, np.random.default_rng(seed))
-    return env.run(until=env.process(run.follow()))  # type: ignore[no-any-return]
+    outcome = env.run(until=env.process(run.follow()))
+    assert isinstance(outcome, SimulatedRun)
+    return outcome
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -455,6 +457,6 @@ class _Run:
 def _withdraw(queue: simpy.PriorityStore, asked: simpy.Event) -> _Waiting | None:
     """Take back a question to the queue; return what was answered in the same instant."""
     if asked.triggered:
-        return asked.value  # type: ignore[no-any-return]
-    asked.cancel()  # type: ignore[attr-defined]
+        return asked.value
+    asked.cancel()
     return None
