@@ -15,6 +15,7 @@ from run_simulation import Archive, SimulatedRun, WorkerSeconds
 
 from cdmodel.cost import SECONDS_PER_HOUR
 from cdmodel.types import Shard
+from storage.drivers import SINGLE_PUT_BYTES
 from storage.read_ahead import ReadAhead
 
 GIB = 2**30
@@ -204,7 +205,7 @@ def limits(videos: int, night: Night, measured: Measured, *, memory_gib: float, 
     found = (
         _of_videos("planning: memory", planning_gib, "GiB", memory_gib, videos, "arithmetic"),
         _of_videos("planning: time", planning_hours, "hours on one core", hours, videos, "arithmetic"),
-        _of_videos("planning: the plan is one PUT", plan_gib, "GiB", 5.0, videos, "measured"),
+        _of_videos("planning: the plan is one request", plan_gib, "GiB", SINGLE_PUT_BYTES / GIB, videos, "measured"),
         _of_videos("publishing: the log of attempts in memory", listing_gib, "GiB", memory_gib, videos, "simulated"),
         _of_videos("publishing: time", publishing_hours, "hours on one core", hours, videos, "arithmetic"),
         _of_workers("dispatching", shards_per_second, "shards/s", most_shards_per_second, night, "measured"),

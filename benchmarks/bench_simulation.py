@@ -170,7 +170,8 @@ def foresee(trial: Trial, trials: Trials, known: Calibration, others: float) -> 
         clips = trials.clips[scene]
         wanted = known.clips_teacher[scene] if trial.clips_of_each is None else min(clips, trial.clips_of_each)
         asked[video.uri] = (clips, wanted)
-    return predict(videos, asked, known.rates, replace(known.settings, workers=trial.workers), others)
+    settings = replace(known.slowed(others), workers=trial.workers)
+    return predict(videos, asked, known.rates, settings, others)
 
 
 def scale(arguments: argparse.Namespace, dispatch_seconds: float, folder: Path) -> Iterator[tuple[str, Case]]:

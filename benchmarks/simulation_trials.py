@@ -103,8 +103,25 @@ class Calibration:
     rates: VideoRates
     settings: RunSettings
     """Of a run with one worker."""
+    others: float
+    """Cores that other programs took then."""
     clips_teacher: Mapping[str, int]
     """What the bundle's own policy asks the teacher about, by the scene."""
+
+    def slowed(self, others: float) -> RunSettings:
+        """Return the settings where other programs take so many cores: what surrounds labeling waits for one core."""
+        slower = core_left(self.others) / core_left(others)
+        return replace(
+            self.settings,
+            launch_seconds=self.settings.launch_seconds * slower,
+            start_seconds=self.settings.start_seconds * slower,
+            finish_seconds=self.settings.finish_seconds * slower,
+        )
+
+
+def core_left(others: float) -> float:
+    """Return the share of a core that a single thread gets beside other programs."""
+    return min(1.0, max(count_cores() - others, 0.1))
 
 
 class Trials:
@@ -250,6 +267,7 @@ def calibrate(run: RealRun, videos: Sequence[VideoRef], dispatch_seconds: float)
     return Calibration(
         rates=rates,
         settings=settings,
+        others=run.others,
         clips_teacher={scene_of(video.uri): video.clips_teacher for video in run.videos},
     )
 

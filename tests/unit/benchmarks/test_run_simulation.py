@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -16,20 +13,14 @@ from cdmodel.types import Shard, VideoRef
 from tasks.sharding import ShardingSettings, cut_shards
 
 pytest.importorskip("simpy", reason="the model of a run needs simpy, an extra called bench")
-SCRIPT = Path(__file__).parents[3] / "benchmarks" / "run_simulation.py"
+SCRIPT = "run_simulation"
 SHARDS, VIDEOS_PER_SHARD = 40, 8
 SECONDS_PER_SHARD = 600.0
 
 
 @pytest.fixture(scope="module")
-def model() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("run_simulation", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["run_simulation"] = module
-    spec.loader.exec_module(module)
-    return module
+def model(benchmark_module: ModuleType) -> ModuleType:
+    return benchmark_module
 
 
 @pytest.fixture(scope="module")
