@@ -44,6 +44,7 @@ from run_simulation import (
 )
 from simulation_trials import (
     Calibration,
+    Others,
     Trials,
     calibrate,
     measure_decoding,
@@ -134,7 +135,10 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace) -> Iterator[tuple[str, Case]]:
     dispatch_seconds = measure_dispatch(DISPATCHED, IN_FLIGHT)
-    yield "dispatching a shard of 512 videos, 1024 of them out", case(dispatch_seconds, "CPU seconds of client and scheduler")
+    yield (
+        "dispatching a shard of 512 videos, 1024 of them out",
+        case(dispatch_seconds, "CPU seconds of client and scheduler"),
+    )
     with tempfile.TemporaryDirectory() as folder:
         if "real" in arguments.only:
             yield from compare(Trials(Path(folder), arguments.scenes), dispatch_seconds)
@@ -147,7 +151,7 @@ def compare(trials: Trials, dispatch_seconds: float) -> Iterator[tuple[str, Case
     trials.warm_up()
     real = trials.run(CALIBRATION.videos, CALIBRATION.workers, *CALIBRATION.options)
     known = calibrate(real, trials.videos(CALIBRATION.videos), dispatch_seconds)
-    told = f"{real.others:.2f} cores taken by others; {_told(known)}"
+    told = f"{real.others.labeling:.2f} cores taken by others; {_told(known)}"
     yield f"calibration: {CALIBRATION.name}: wall", case(real.wall_seconds, f"wall seconds, {told}")
     for trial in TRIALS:
         ran = trials.run(trial.videos, trial.workers, *trial.options)
@@ -157,11 +161,11 @@ def compare(trials: Trials, dispatch_seconds: float) -> Iterator[tuple[str, Case
             "labeling": (predicted.labeling_seconds, ran.labeling_seconds),
         }
         for what, (ours, run) in seconds.items():
-            unit = f"wall seconds predicted, {ran.others:.2f} cores taken by others"
+            unit = f"wall seconds predicted, {ran.others.labeling:.2f} cores taken by others"
             yield f"{trial.name}: {what}", case(ours, unit, run=run)
 
 
-def foresee(trial: Trial, trials: Trials, known: Calibration, others: float) -> SimulatedRun:
+def foresee(trial: Trial, trials: Trials, known: Calibration, others: Others) -> SimulatedRun:
     """Predict a run from what its corpus is."""
     videos = trials.videos(trial.videos)
     asked = {}
@@ -171,7 +175,7 @@ def foresee(trial: Trial, trials: Trials, known: Calibration, others: float) -> 
         wanted = known.clips_teacher[scene] if trial.clips_of_each is None else min(clips, trial.clips_of_each)
         asked[video.uri] = (clips, wanted)
     settings = replace(known.slowed(others), workers=trial.workers)
-    return predict(videos, asked, known.rates, settings, others)
+    return predict(videos, asked, known.rates, settings, others.labeling)
 
 
 def scale(arguments: argparse.Namespace, dispatch_seconds: float, folder: Path) -> Iterator[tuple[str, Case]]:

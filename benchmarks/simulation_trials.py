@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from io import BytesIO
@@ -51,6 +51,7 @@ from tasks.sharding import ShardingSettings, cut_shards
 SHARDING = ShardingSettings(videos_per_shard=16)
 SLICE_SECONDS = 0.01
 """Of a core, while more processes want one than there are."""
+SECONDS_BETWEEN_LOOKS = 0.25
 REFINEMENTS = 4
 
 
@@ -78,14 +79,24 @@ class VideoTimes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Others:
+    """Cores that other programs took, on average."""
+
+    launch: float
+    """Until the first shard was begun."""
+    labeling: float
+    finish: float
+    """From the last commit on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RealRun:
     """A run of the product, and what was seen of it."""
 
     began: float
     """When the command was started, in seconds since the epoch."""
     wall_seconds: float
-    others: float
-    """Cores that other programs took, on average."""
+    others: Others
     shards: tuple[ShardTimes, ...]
     """In the order of their commits."""
     videos: tuple[VideoTimes, ...]
@@ -103,19 +114,21 @@ class Calibration:
     rates: VideoRates
     settings: RunSettings
     """Of a run with one worker."""
-    others: float
-    """Cores that other programs took then."""
+    others: Others
+    """Then."""
     clips_teacher: Mapping[str, int]
     """What the bundle's own policy asks the teacher about, by the scene."""
 
-    def slowed(self, others: float) -> RunSettings:
-        """Return the settings where other programs take so many cores: what surrounds labeling waits for one core."""
-        slower = core_left(self.others) / core_left(others)
+    def slowed(self, others: Others) -> RunSettings:
+        """Return the settings beside such programs: what surrounds labeling waits for one core."""
+        launch = core_left(self.others.launch) / core_left(others.launch)
+        start = core_left(self.others.labeling) / core_left(others.labeling)
+        finish = core_left(self.others.finish) / core_left(others.finish)
         return replace(
             self.settings,
-            launch_seconds=self.settings.launch_seconds * slower,
-            start_seconds=self.settings.start_seconds * slower,
-            finish_seconds=self.settings.finish_seconds * slower,
+            launch_seconds=self.settings.launch_seconds * launch,
+            start_seconds=self.settings.start_seconds * start,
+            finish_seconds=self.settings.finish_seconds * finish,
         )
 
 
@@ -164,20 +177,48 @@ class Trials:
             *("--set=cluster.model_threads=1", "--set=audit.share=0"),
         )
         command = (sys.executable, "-m", "flows", "label", str(self._corpus(videos)), "--out", str(out), "--json")
-        busy_before, ours_before, began = _busy_seconds(), _seconds_of_children(), time.time()
-        finished = subprocess.run(
-            [*command, f"--workers={workers}", *fixed, *options],
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        wall_seconds = time.time() - began
-        if finished.returncode:
-            sys.exit(finished.stderr)
-        ours = _seconds_of_children() - ours_before
-        others = max(_busy_seconds() - busy_before - ours, 0.0) / wall_seconds
-        return _look_at(out, json.loads(finished.stdout), began=began, wall_seconds=wall_seconds, others=others)
+        began, watch = time.time(), Watch()
+        with (self._folder / "answer").open("w+") as answer, (self._folder / "messages").open("w+") as messages:
+            process = subprocess.Popen(
+                [*command, f"--workers={workers}", *fixed, *options],
+                env=self._environment,
+                stdout=answer,
+                stderr=messages,
+            )
+            while process.poll() is None:
+                watch.look()
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+            ended = time.time()
+            for file in (answer, messages):
+                file.seek(0)
+            if process.returncode:
+                sys.exit(messages.read())
+            return _look_at(out, json.load(answer), watch, began=began, ended=ended)
+
+
+class Watch:
+    """How many cores are taken by programs that this one has not started."""
+
+    def __init__(self) -> None:
+        self._ours: dict[int, float] = {}
+        self._looks: list[tuple[float, float]] = []
+        self.look()
+
+    def look(self) -> None:
+        """Look at the clock, the machine and all that this program has started."""
+        for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                self._ours[process.pid] = times.user + times.system
+        times = psutil.cpu_times()
+        busy = sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
+        self._looks.append((time.time(), busy - sum(self._ours.values())))
+
+    def others(self, began: float, ended: float) -> float:
+        """Return the cores that others took on average between two instants."""
+        at, taken = zip(*self._looks, strict=True)
+        first, last = np.interp((began, ended), at, taken)
+        return max(float(last - first) / max(ended - began, SECONDS_BETWEEN_LOOKS), 0.0)
 
 
 def scene_of(uri: str) -> str:
@@ -185,17 +226,7 @@ def scene_of(uri: str) -> str:
     return Path(uri).stem.partition("-")[2]
 
 
-def _busy_seconds() -> float:
-    times = psutil.cpu_times()
-    return float(sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal")))
-
-
-def _seconds_of_children() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def _look_at(out: Path, record: Mapping[str, Any], *, began: float, wall_seconds: float, others: float) -> RealRun:
+def _look_at(out: Path, record: Mapping[str, Any], watch: Watch, *, began: float, ended: float) -> RealRun:
     store = open_store(str(out))
     run_id = list_runs(store)[0].header.run_id
     first_entries: dict[str, float] = {}
@@ -213,6 +244,7 @@ def _look_at(out: Path, record: Mapping[str, Any], *, began: float, wall_seconds
         )
         for receipt in receipts
     )
+    labeling_began = min(shard.began for shard in shards)
     rows = run_query(
         store,
         "select uri, clips_student, clips_teacher, dense_decode_cpu_seconds, "
@@ -220,8 +252,12 @@ def _look_at(out: Path, record: Mapping[str, Any], *, began: float, wall_seconds
     ).rows
     return RealRun(
         began=began,
-        wall_seconds=wall_seconds,
-        others=others,
+        wall_seconds=ended - began,
+        others=Others(
+            launch=watch.others(began, labeling_began),
+            labeling=watch.others(labeling_began, shards[-1].committed),
+            finish=watch.others(shards[-1].committed, ended),
+        ),
         shards=shards,
         videos=tuple(
             VideoTimes(
@@ -237,7 +273,7 @@ def _look_at(out: Path, record: Mapping[str, Any], *, began: float, wall_seconds
         ),
         entries=len(entries),
         read_requests=int(record["read_requests"]),
-        labeling_seconds=shards[-1].committed - min(shard.began for shard in shards),
+        labeling_seconds=shards[-1].committed - labeling_began,
     )
 
 
@@ -261,7 +297,7 @@ def calibrate(run: RealRun, videos: Sequence[VideoRef], dispatch_seconds: float)
     )
     asked = {video.uri: (video.clips, video.clips_teacher) for video in run.videos}
     for _ in range(REFINEMENTS):
-        missing = run.labeling_seconds - predict(videos, asked, rates, settings, run.others).labeling_seconds
+        missing = run.labeling_seconds - predict(videos, asked, rates, settings, run.others.labeling).labeling_seconds
         hand_over = max(rates.hand_over_seconds + missing / len(asked), 0.0)
         rates = replace(rates, hand_over_seconds=hand_over)
     return Calibration(
