@@ -39,8 +39,6 @@ from cdmodel.models import CascadeModels, limit_threads, load_bundle
 from cdmodel.replay import ClipFlops
 from cdmodel.role_clips import ClipPixels, FitRole, RoleClips, RoleLogits
 from cdmodel.scenes import FRAMES_PER_SECOND, LABELS, VIDEOS_PER_GROUP, SceneSpec, draw_scene, render
-from cdmodel.scores import StudentLogits
-from cdmodel.spent_share import asked_share
 from cdmodel.teacher_judgement import CLIPS_PER_KEPT_SCORE
 from cdmodel.teacher_source import TeacherSettings
 from cdmodel.train_settings import StudentSettings, TrainSettings
@@ -250,7 +248,6 @@ def train(
         seed=int(random.integers(2**31)),
         teacher=TeacherSettings(weights=str(DEMO_BUNDLE), learn="nothing"),
         student=StudentSettings(steps=recipe.steps, learning_rate=recipe.learning_rate),
-        max_escalated_share=1.0 if production is None else spent_on(production, roles["cal"]),
     )
     start = None if production is None or recipe.is_new else production.fitted.networks.student
     keeper = Keeper(checkpoints=KnownAnswers(logits, start), every_seconds=1e9)
@@ -263,19 +260,6 @@ def train(
     untaught = tuple(label for label, shown in zip(LABELS, shown_K, strict=True) if not shown)
     facts = BundleFacts(model_version=model_version, labels=LABELS, label_kind="single", untaught=untaught)
     return Trained(facts=facts, fitted=fitted, teacher_KK=teacher_KK)
-
-
-def spent_on(trained: Trained, clips: RoleClips) -> float:
-    """Return the share of the clips that the bundle's default sends to the teacher: what a retrained one is held to."""
-    networks, decisions = trained.fitted.networks, trained.fitted.decisions
-    output = score_student(networks.student, networks.student_spec, ClipPixels.of(clips.student_NTCHW))
-    logits = StudentLogits(
-        logits_NK=output.logits_NK.numpy(),
-        q_teacher_logit_N=output.q_teacher_logit_N.numpy(),
-        q_student_logit_N=output.q_student_logit_N.numpy(),
-        motion_N=np.zeros(len(clips.student_NTCHW), dtype=np.float32),
-    )
-    return asked_share(decisions.policy, logits, clips, decisions.calibration, decisions.judge("single"))
 
 
 class KnownAnswers:

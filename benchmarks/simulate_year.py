@@ -1,8 +1,9 @@
 """A year of the learning loop in weeks, on generated videos whose world changes at known weeks; with the loop and without.
 
-Every week brings new videos, each a recording of its own. The bundle in production labels them, a share of them is audited by the
-teacher, and every fourth week the loop turns: examples are selected from what was labeled, a candidate is trained from the
-student in production, judged by the gate on a frozen benchmark and on audits, and promoted or not. The teacher never
+Every week brings new videos, each a recording of its own. The bundle in production labels them, the teacher audits them (all
+sixty: of 60 000 a week that would be one in a thousand), and every fourth week the loop turns: examples are selected from
+the audits of the last twelve weeks, a candidate is trained from the student in production, judged by the gate on a frozen
+benchmark and on audits, and promoted or not. The teacher never
 changes. The world does: other backgrounds from week 12, motions half as fast again from week 24, and from week 36 one class
 that nobody had seen. Each week the share of videos on which the cascade agrees with the teacher on every clip, and the
 share of clips that it asks the teacher about, for the loop and for the first bundle left alone.
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from document import argument_parser, document
-from gate_trials import KnownAnswers, Pool, Trained, mean_probability, role_clips, side, spent_on
+from gate_trials import KnownAnswers, Pool, Trained, mean_probability, role_clips, side
 from numpy.typing import NDArray
 
 from cdmodel.bundle import DEMO_BUNDLE
@@ -46,7 +47,9 @@ from cdmodel.training import score_student
 
 WEEKS, WEEKS_PER_CYCLE, VIDEOS_PER_WEEK = 52, 4, 60
 FIRST_VIDEOS, BENCHMARK_VIDEOS = 400, 320
-AUDIT_SHARE = 0.5
+AUDIT_SHARE = 1.0
+WEEKS_KEPT = 12
+"""What was labeled before is neither learned from nor judged by; the first world's videos stay."""
 NEW_CLASS = "circle_cw"
 PHASES: tuple[tuple[str, int, SceneSpec], ...] = (
     ("before", 0, SceneSpec(seed=9000, absent_labels=(NEW_CLASS,))),
@@ -56,8 +59,8 @@ PHASES: tuple[tuple[str, int, SceneSpec], ...] = (
 )
 """Name, first week and world."""
 COLLECT = CollectSettings(max_videos=1200)
-GATE = GateSettings(accuracy_margin=0.05)
-"""As it is by default, but for what 320 videos can tell."""
+GATE = GateSettings(accuracy_margin=0.05, min_groups=60)
+"""As it is by default, but for what 320 videos can tell, and for audits that are too few to tell anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +152,6 @@ class Year:
             by_phase[0], [FIRST_VIDEOS, FIRST_VIDEOS + BENCHMARK_VIDEOS]
         )
         self._weekly = np.concatenate(by_phase).reshape(WEEKS, VIDEOS_PER_WEEK)
-        self._audited_V = np.random.default_rng((seed, 2)).random(len(self._pool.clips_V)) < AUDIT_SHARE
         self._rows: list[LabeledRow] = []
 
     def live(self) -> list[Week]:
@@ -158,7 +160,7 @@ class Year:
         production, weeks = first, []
         for week in range(WEEKS):
             videos = self._weekly[week]
-            agreement, share = self._label(production, videos)
+            agreement, share = self._label(production, week)
             agreement_off, share_off = self._look(first, videos)
             event, before = "", production
             if week % WEEKS_PER_CYCLE == WEEKS_PER_CYCLE - 1:
@@ -179,6 +181,7 @@ class Year:
 
     def _turn(self, production: Trained, week: int) -> tuple[Trained, str]:
         """Turn the loop once; return what is in production then, and why."""
+        self._rows = [row for row in self._rows if int(row.run_id) > week - WEEKS_KEPT]
         selection = select_examples(self._rows, {}, LABELS, replace(COLLECT, seed=self._seed))
         examples = [*self._of_base(), *selection.examples]
         candidate = self._train(examples, production, f"m-week-{week}", steps=800)
@@ -213,7 +216,6 @@ class Year:
             seed=self._seed,
             teacher=TeacherSettings(weights=str(DEMO_BUNDLE), learn="nothing"),
             student=StudentSettings(steps=steps, learning_rate=0.004 if production is None else 0.001),
-            max_escalated_share=1.0 if production is None else spent_on(production, roles["cal"]),
         )
         start = None if production is None else production.fitted.networks.student
         keeper = Keeper(checkpoints=KnownAnswers(logits, start), every_seconds=1e9)
@@ -248,8 +250,9 @@ class Year:
         """Return agreement with the dense teacher, and the share of clips that go to the teacher."""
         return self._compare(self._replay(trained, videos), videos)
 
-    def _label(self, trained: Trained, videos: NDArray[np.int64]) -> tuple[float, float]:
-        """Label the videos of a week, audit some, and remember the rows."""
+    def _label(self, trained: Trained, week: int) -> tuple[float, float]:
+        """Label the videos of a week, audit them, and remember the rows."""
+        videos = self._weekly[week]
         answers = self._replay(trained, videos)
         for place, video in enumerate(videos):
             probabilities_K = answers.probabilities_VK[place]
@@ -263,9 +266,9 @@ class Year:
                     label=LABELS[probabilities_K.argmax()],
                     confidence=float(probabilities_K.max()),
                     escalated=bool(answers.asked_V[place]),
-                    teacher_label=LABELS[self._dense_V[video]] if self._audited_V[video] else None,
+                    teacher_label=LABELS[self._dense_V[video]],
                     audit_share=AUDIT_SHARE,
-                    run_id="year",
+                    run_id=str(week),
                     model_version=trained.facts.model_version,
                 )
             )

@@ -1,8 +1,9 @@
 """The gate: whether a retrained bundle takes the place of the one in production. Facts in, decision out.
 
 It is promoted if nothing got worse (accuracy on every set, its teacher, calibration, harm, every single class) and it is
-either cheaper, or more accurate without being dearer. Else it is kept, with the reason. What cannot be computed is
-refused: no answer is never a yes. scipy is loaded here, so nothing on the way to a label may import this module.
+cheaper, or more accurate without being dearer, or more accurate by more than its price. Else it is kept, with the reason.
+What cannot be computed is refused: no answer is never a yes. scipy is loaded here, so nothing on the way to a label may
+import this module.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from cdmodel.gate_checks import (
     not_dearer,
     not_worse,
     teacher_gain,
+    worth_its_price,
 )
 from cdmodel.gate_facts import (
     BundleFacts,
@@ -102,6 +104,7 @@ def _judge(
     pooled = better(ALL_SETS, gain_V, groups, settings)
     main = _main_set(sets)
     saving, cost = cheaper(ALL_SETS, sides, groups, settings), not_dearer(ALL_SETS, sides, settings)
+    worth = worth_its_price(ALL_SETS, gain_V, sides, groups, settings)
     checks = (
         taught,
         *_check_labels(decision, settings),
@@ -114,6 +117,7 @@ def _judge(
         cost,
         *betters,
         pooled,
+        worth,
     )
     gained = _is_better(betters, pooled, settings) and float(gain_V.mean()) > 0
     decision = replace(decision, checks=checks)
@@ -123,6 +127,8 @@ def _judge(
         return _ended(decision, "promote", "cheaper", f"as accurate as production, and {saving.words}")
     if gained and cost.passed:
         return _ended(decision, "promote", "better", f"{pooled.words}; {cost.words}")
+    if gained and worth.passed:
+        return _ended(decision, "promote", "worth", f"{pooled.words}; {worth.words}")
     if gained:
         return _ended(decision, "keep", None, f"more accurate, but dearer: {pooled.words}; {cost.words}")
     return _ended(decision, "keep", None, f"neither cheaper nor more accurate: {saving.words}; {pooled.words}")

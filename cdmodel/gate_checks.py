@@ -37,7 +37,7 @@ def not_worse(
     what: str,
 ) -> GateCheck:
     """Ask whether a mean gain is surely above ``-margin``: the lower end of its one-sided interval."""
-    gain = _bootstrap(gain_V, groups, settings, one_sided=True)
+    gain = _bootstrap(gain_V, groups, settings, settings.confidence)
     passed = gain.low >= -margin
     return GateCheck(
         name=name,
@@ -52,8 +52,8 @@ def not_worse(
 
 
 def better(on: str, gain_V: Float64Array, groups: Sequence[str], settings: GateSettings) -> GateCheck:
-    """Ask whether accuracy is better beyond chance: the two-sided interval lies above 0."""
-    gain = _bootstrap(gain_V, groups, settings, one_sided=False)
+    """Ask whether accuracy is likely better: the lower end of its one-sided interval lies above 0."""
+    gain = _bootstrap(gain_V, groups, settings, settings.better_confidence)
     return GateCheck(
         name="accuracy_better",
         on=on,
@@ -61,7 +61,32 @@ def better(on: str, gain_V: Float64Array, groups: Sequence[str], settings: GateS
         limit=0.0,
         passed=gain.low > 0,
         decides=False,
-        words=f"accuracy {_points(gain.estimate)} points, between {_points(gain.low)} and {_points(gain.high)}",
+        words=f"accuracy {_points(gain.estimate)} points, likely at least {_points(gain.low)}",
+    )
+
+
+def worth_its_price(
+    on: str,
+    gain_V: Float64Array,
+    sides: Sequence[tuple[SideAnswers, SideAnswers]],
+    groups: Sequence[str],
+    settings: GateSettings,
+) -> GateCheck:
+    """Ask whether the gain in accuracy likely exceeds what the additional FLOPs should bring, at the price of a dense teacher."""
+    price = settings.accuracy_price or 0.0
+    production_V, candidate_V = _flops(sides)
+    dense_flops = np.concatenate([candidate.dense_flops_V for _, candidate in sides]).mean()
+    more_V = (candidate_V - production_V) / dense_flops
+    surplus = _bootstrap(gain_V - price * more_V, groups, settings, settings.better_confidence)
+    return GateCheck(
+        name="worth_its_price",
+        on=on,
+        value=surplus.low,
+        limit=0.0,
+        passed=settings.accuracy_price is not None and surplus.low > 0,
+        decides=False,
+        words=f"costs {more_V.mean():+.1%} of a dense teacher, worth {_points(price * float(more_V.mean()))} points; beyond that "
+        f"{_points(surplus.estimate)}, likely at least {_points(surplus.low)}",
     )
 
 
@@ -72,7 +97,7 @@ def cheaper(
     production_V, candidate_V = _flops(sides)
     saving = 1.0 - float(candidate_V.sum() / production_V.sum())
     # Scaled, so that the mean of the differences is the saving itself.
-    spread = _bootstrap((production_V - candidate_V) / production_V.mean(), groups, settings, one_sided=True)
+    spread = _bootstrap((production_V - candidate_V) / production_V.mean(), groups, settings, settings.confidence)
     passed = saving >= settings.min_saving and spread.low > 0
     return GateCheck(
         name="cost_better",
@@ -201,7 +226,7 @@ def teacher_gain(found: SetAnswers) -> Float64Array:
 def first_checks(found: SetAnswers, settings: GateSettings) -> tuple[GateCheck, ...]:
     """Ask what can be asked of a first bundle: absolute floors."""
     side = found.candidate
-    accuracy = _bootstrap(side.right_V.astype(np.float64), found.groups, settings, one_sided=True)
+    accuracy = _bootstrap(side.right_V.astype(np.float64), found.groups, settings, settings.confidence)
     saving = 1.0 - float(side.flops_V.sum() / side.dense_flops_V.sum())
     return (
         GateCheck(
@@ -296,9 +321,9 @@ def _excess_error(side: SideAnswers, settings: GateSettings) -> tuple[float, flo
     return float(error_D[0]) - mean, float(np.quantile(error_D[1:], 0.95)) - mean
 
 
-def _bootstrap(values_V: Float64Array, groups: Sequence[str], settings: GateSettings, *, one_sided: bool) -> Interval:
-    level = 2 * settings.confidence - 1 if one_sided else settings.confidence
-    return bootstrap_mean(values_V, groups, draws=settings.draws, seed=settings.seed, level=level)
+def _bootstrap(values_V: Float64Array, groups: Sequence[str], settings: GateSettings, confidence: float) -> Interval:
+    """Return the interval whose lower end is a one-sided bound of that confidence."""
+    return bootstrap_mean(values_V, groups, draws=settings.draws, seed=settings.seed, level=2 * confidence - 1)
 
 
 def _flops(sides: Sequence[tuple[SideAnswers, SideAnswers]]) -> tuple[Float64Array, Float64Array]:

@@ -17,8 +17,9 @@ from cdmodel.scores import BoolArray
 SetName = Literal["benchmark", "audits"]
 Verdict = Literal["promote", "keep", "refuse"]
 """``keep``: the candidate was judged, and production stays. ``refuse``: it cannot be judged."""
-Route = Literal["cheaper", "better", "first"]
-"""Why a candidate is promoted: for its cost, for its accuracy, or since nothing is in production."""
+Route = Literal["cheaper", "better", "worth", "first"]
+"""Why a candidate is promoted: for its cost, for its accuracy, for an accuracy that is worth its cost, or since nothing is in
+production."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,11 +30,18 @@ class GateSettings:
     """Share of production's FLOPs per video that a candidate must save to be promoted for its cost."""
     cost_margin: float = 0.1
     """Share of production's FLOPs per video that a candidate may cost more to be promoted for its accuracy."""
+    accuracy_price: float | None = 0.05
+    """Accuracy that a dense teacher more has to bring: a candidate that costs more than ``cost_margin`` allows is promoted if
+    its gain in accuracy likely exceeds that times the share of its dense teacher that it costs more. The default is the
+    price by which bundles choose their threshold. None: never."""
     better: Better = "any_set"
-    """Where accuracy must be better beyond chance to be promoted for it: on one set at least, on each, or on all videos
-    taken together. The mean over all videos must be above 0 in any case."""
+    """Where accuracy must likely be better to be promoted for it: on one set at least, on each, or on all videos taken
+    together. The mean over all videos must be above 0 in any case."""
     confidence: float = 0.95
-    """Of the bounds on accuracy and cost: one-sided for "not worse" and "cheaper", two-sided for "better"."""
+    """Of the one-sided bounds of what must not happen: accuracy lost, nothing saved."""
+    better_confidence: float = 0.8
+    """Of the one-sided bounds of what is hoped for, a gain in accuracy. Lower, since who is mistaken there promotes a
+    bundle that is no worse."""
     harm_limit: float = 0.1
     """Largest harm: P(the cascade is wrong where the dense teacher is right), on the benchmark; on the audits, where the
     teacher is right by definition, only if there is no benchmark. So are calibration, teacher and classes."""
@@ -78,11 +85,12 @@ class GateSettings:
             value = getattr(self, field.name)
             if isinstance(value, float) and not (math.isfinite(value) and 0 <= value <= 1):
                 raise ValueError(f"{field.name} must lie between 0 and 1, got {value}")
-        for name in ("confidence", "harm_confidence", "harm_limit", "class_alpha"):
+        for name in ("confidence", "better_confidence", "harm_confidence", "harm_limit", "class_alpha"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie strictly between 0 and 1, got {getattr(self, name)}")
-        if self.confidence <= 0.5:
-            raise ValueError(f"confidence must lie above 0.5, got {self.confidence}")
+        for name in ("confidence", "better_confidence"):
+            if getattr(self, name) <= 0.5:
+                raise ValueError(f"{name} must lie above 0.5, got {getattr(self, name)}")
         if self.min_groups < 2:
             raise ValueError(f"min_groups must be at least 2, got {self.min_groups}")
         if self.draws < 100:

@@ -28,9 +28,9 @@ class RetrainSettings:
     """Labeled data set (as of ``cdlabel evaluate``) that is never learned from: the gate's fixed yardstick."""
     warm_start: bool = True
     """Whether the student starts from the one in production instead of from nothing."""
-    keep_cost: bool = True
-    """Let the candidate send no more clips to the teacher than production would of the same videos: in a harder world a
-    threshold by price asks for more, and a candidate that is better but dearer is not promoted. See ``no_dearer_than``."""
+    keep_cost: bool = False
+    """Let the candidate send no more clips to the teacher than production would of the same videos (``no_dearer_than``), for
+    whom there is no more to spend: in a harder world it then stays as cheap, and agrees with the teacher less often."""
     train: TrainSettings | None = None
     """How the candidate is trained. By default: the architecture in production, its teacher taken as it is, and 800 steps at
     a low rate, or with ``warm_start = false`` as ``cdlabel train`` does."""
