@@ -73,7 +73,7 @@ def worth_its_price(
     settings: GateSettings,
 ) -> GateCheck:
     """Ask whether the gain in accuracy likely exceeds what the additional FLOPs should bring, at the price of a dense teacher."""
-    price = settings.accuracy_price or 0.0
+    price = settings.accuracy_price
     production_V, candidate_V = _flops(sides)
     dense_flops = np.concatenate([candidate.dense_flops_V for _, candidate in sides]).mean()
     more_V = (candidate_V - production_V) / dense_flops
@@ -83,7 +83,7 @@ def worth_its_price(
         on=on,
         value=surplus.low,
         limit=0.0,
-        passed=settings.accuracy_price is not None and surplus.low > 0,
+        passed=surplus.low > 0,
         decides=False,
         words=f"costs {more_V.mean():+.1%} of a dense teacher, worth {_points(price * float(more_V.mean()))} points; beyond that "
         f"{_points(surplus.estimate)}, likely at least {_points(surplus.low)}",

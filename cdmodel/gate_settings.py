@@ -30,10 +30,10 @@ class GateSettings:
     """Share of production's FLOPs per video that a candidate must save to be promoted for its cost."""
     cost_margin: float = 0.1
     """Share of production's FLOPs per video that a candidate may cost more to be promoted for its accuracy."""
-    accuracy_price: float | None = 0.05
+    accuracy_price: float = 0.05
     """Accuracy that a dense teacher more has to bring: a candidate that costs more than ``cost_margin`` allows is promoted if
     its gain in accuracy likely exceeds that times the share of its dense teacher that it costs more. The default is the
-    price by which bundles choose their threshold. None: never."""
+    price by which bundles choose their threshold; at 1, a point for a percent, hardly any is."""
     better: Better = "any_set"
     """Where accuracy must likely be better to be promoted for it: on one set at least, on each, or on all videos taken
     together. The mean over all videos must be above 0 in any case."""
