@@ -31,6 +31,7 @@ from cdmodel.policies import DenseTeacher, EscalationPolicy
 from cdmodel.sampling import ClipGeometry
 from cdmodel.scores import BoolArray, FloatArray, StudentLogits, StudentScores, VideoState
 from cdmodel.stage_clock import stage
+from cdmodel.stretches import stretch
 from cdmodel.types import ClipRecord, ClipSpan, DecidedBy, RankedLabel, VideoPrediction, VideoRef
 
 TOP_LABELS = 5
@@ -203,7 +204,7 @@ def ask_student(
     meter = _DeviceMeter(models.student.device.type == "cuda")
     spans: list[ClipSpan] = []
     parts: list[StudentLogits] = []
-    for batch in _student_batches(reader, models, kept):
+    for batch in _awaited(_student_batches(reader, models, kept)):
         with meter, stage("student"):
             parts.append(models.student.score(batch.pixels_NTCHW))
         spans.extend(batch.spans)
@@ -224,6 +225,18 @@ def _student_batches(reader: ClipSource, models: CascadeModels, kept: KeptClips 
         yield student_batch
 
 
+def _awaited(batches: Iterator[ClipBatch]) -> Iterator[ClipBatch]:
+    """Yield them and record the time in which they were waited for."""
+    while True:
+        with stretch("decoder", "clips"):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+        # A slot that is still known to anybody is not written again.
+        del batch
+
+
 def ask_teacher(
     reader: ClipSource,
     models: CascadeModels,
@@ -239,7 +252,7 @@ def ask_teacher(
     seen: list[ClipBatch] = []
     parts: list[FloatArray] = []
     at_hand = None if kept is None or wanted is None else kept.select(sorted(wanted))
-    for batch in reader.read_clips(models.teacher.geometry, wanted) if at_hand is None else at_hand:
+    for batch in _awaited(reader.read_clips(models.teacher.geometry, wanted)) if at_hand is None else at_hand:
         with meter, stage("teacher"):
             parts.append(models.teacher.score(batch.pixels_NTCHW))
         seen.append(_without_pixels(batch))

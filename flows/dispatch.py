@@ -25,6 +25,7 @@ from distributed import Client, KilledWorker, LocalCluster, wait
 
 from cdmodel.errors import ClusterError, RunError
 from cdmodel.setting_groups import FORBID_UNKNOWN
+from cdmodel.stretches import stretch
 from flows.command import say
 from flows.worker_versions import same_code
 from tasks.cores import count_cores
@@ -312,6 +313,7 @@ def check_scheduler(settings: ClusterSettings) -> None:
             _wait_for_a_worker(client, settings.scheduler)
 
 
+@stretch("driver", "start workers")
 def _local_cluster(workers: int, gpus: int) -> Any:
     """Start workers that do not hear the terminal's signals: this process ends them, when it has unwound.
 
@@ -375,6 +377,7 @@ def _connect(address: str) -> Iterator[Client]:
         yield client
 
 
+@stretch("driver", "wait for a worker")
 def _wait_for_a_worker(client: Client, address: str) -> None:
     try:
         client.wait_for_workers(1, timeout=CONNECT_SECONDS)

@@ -28,6 +28,7 @@ from cdmodel.models import CascadeModels
 from cdmodel.pass_choice import SettledPasses
 from cdmodel.sampling import ClipSampling
 from cdmodel.stage_clock import clocked, stages_of_shard
+from cdmodel.stretches import stretch
 from cdmodel.student_pass import StudentOutcome, StudentPass
 from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoPrediction, VideoRef
 from storage.attempt_log import AttemptLog, open_attempt
@@ -122,7 +123,8 @@ def label_shard(shard: Shard, spec: LabelingSpec, allotment: Allotment | None = 
         fingerprint=spec.fingerprint,
         prices=spec.prices,
     )
-    receipt = commit_shard(store, outcomes, context, datetime.now(UTC), stages)
+    with stretch("commit", "commit"):
+        receipt = commit_shard(store, outcomes, context, datetime.now(UTC), stages)
     if receipt.attempt_id != attempt_id:
         log.lost()
     with log_about(run=spec.run_id, shard=shard.shard_id):
@@ -143,7 +145,8 @@ def _label_all(shard: Shard, models: CascadeModels, spec: LabelingSpec, log: Att
         # Where workers have died here, a video is left alone until its name is written down.
         if log.names_videos or not spec.videos_ahead:
             return None
-        return begin_clips(video, spec.sampling, spec.limits, first_pass(models, spec.cascade.policy, passes))
+        with stretch("decoder", "begin"):
+            return begin_clips(video, spec.sampling, spec.limits, first_pass(models, spec.cascade.policy, passes))
 
     with closing(look_ahead(shard.videos, begin, spec.videos_ahead)) as coming:
         for upcoming in coming:
