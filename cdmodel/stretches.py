@@ -1,7 +1,7 @@
 """Stretches of time: what a thread was at, and when, kept where somebody asked for it.
 
-Whoever does something that takes time says so with ``stretch``; ``recorded`` listens. Where nobody does, saying so costs
-about a microsecond. Knows neither who asks nor what becomes of the record.
+Whoever does something that takes time says so with ``stretch``; ``recorded`` listens. Said once per batch of clips and never
+per frame, so that it costs next to nothing where nobody listens. Knows neither who asks nor what becomes of the record.
 """
 
 from __future__ import annotations
