@@ -29,6 +29,7 @@ from cdmodel.pass_choice import KeptClips, PassChooser, SettledPasses
 from cdmodel.policies import DenseTeacher, EscalationPolicy
 from cdmodel.sampling import ClipGeometry
 from cdmodel.scores import BoolArray, FloatArray, StudentLogits, StudentScores, VideoState
+from cdmodel.stretches import stretch
 from cdmodel.types import ClipRecord, ClipSpan, DecidedBy, RankedLabel, VideoPrediction, VideoRef
 
 TOP_LABELS = 5
@@ -201,7 +202,7 @@ def ask_student(
     spans: list[ClipSpan] = []
     parts: list[StudentLogits] = []
     cost = ComputeCost()
-    for batch in _student_batches(reader, models, kept):
+    for batch in _awaited(_student_batches(reader, models, kept)):
         asked = models.student.ask(batch.pixels_NTCHW)
         cost += ComputeCost(
             student_flops=models.student.flops_per_clip * len(batch.spans),
@@ -222,6 +223,18 @@ def _student_batches(reader: ClipSource, models: CascadeModels, kept: KeptClips 
         yield student_batch
 
 
+def _awaited(batches: Iterator[ClipBatch]) -> Iterator[ClipBatch]:
+    """Yield them and record the time in which they were waited for."""
+    while True:
+        with stretch("decoder", "clips"):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+        # A slot that is still known to anybody is not written again.
+        del batch
+
+
 def ask_teacher(
     reader: ClipSource,
     models: CascadeModels,
@@ -237,7 +250,7 @@ def ask_teacher(
     parts: list[FloatArray] = []
     cost = ComputeCost()
     at_hand = None if kept is None or wanted is None else kept.select(sorted(wanted))
-    for batch in reader.read_clips(models.teacher.geometry, wanted) if at_hand is None else at_hand:
+    for batch in _awaited(reader.read_clips(models.teacher.geometry, wanted)) if at_hand is None else at_hand:
         asked = models.teacher.ask(batch.pixels_NTCHW)
         cost += ComputeCost(
             teacher_flops=models.teacher.flops_per_clip * len(batch.spans),

@@ -1,6 +1,7 @@
 """How long a worker's stages were busy, and how close its pace comes to what its busiest part would allow.
 
-Whoever does the work of a model says so with ``stage``; whoever wants to know listens with ``clocked``.
+Whoever does the work of a model says so with ``stage``; whoever wants to know listens with ``clocked``. What was measured is
+also a stretch (``cdmodel.stretches``) where these are recorded, so that both tell the same seconds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from cdmodel.cost import ComputeCost
+from cdmodel.stretches import listening_recorder
 
 StageName = Literal["student", "teacher"]
 
@@ -78,9 +80,9 @@ class StageClock:
 
     seconds: dict[StageName, float] = field(default_factory=dict)
 
-    def note(self, name: StageName, began: float, ended: float) -> None:
-        """Count a stretch, by the clock of ``time.perf_counter``."""
-        self.seconds[name] = self.seconds.get(name, 0.0) + ended - began
+    def note(self, name: StageName, seconds: float) -> None:
+        """Count a stretch."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
 
 _LISTENING: ContextVar[StageClock | None] = ContextVar("stage_clock", default=None)
@@ -100,10 +102,13 @@ def clocked() -> Iterator[StageClock]:
 @contextmanager
 def stage(name: StageName) -> Iterator[None]:
     """Count the time within as time of this stage, where anybody listens."""
-    clock = _LISTENING.get()
-    began = time.perf_counter()
+    clock, recorder = _LISTENING.get(), listening_recorder()
+    began_ns = time.perf_counter_ns()
     try:
         yield
     finally:
+        ended_ns = time.perf_counter_ns()
         if clock is not None:
-            clock.note(name, began, time.perf_counter())
+            clock.note(name, (ended_ns - began_ns) / 1e9)
+        if recorder is not None:
+            recorder.note(name, name, began_ns, ended_ns)

@@ -40,6 +40,9 @@ PublishedVideos = Annotated[
 ]
 RunId = Annotated[str | None, typer.Option(help="Name of the run, also to finish one. [default: date and content]")]
 Relabel = Annotated[bool, typer.Option("--relabel", help="Label also what is labeled already.")]
+Profile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Write where the time went to this new file, for Perfetto.")
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 3 if a video failed or an alarm rang.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")]

@@ -32,6 +32,7 @@ from storage.bundles import absolute_bundle
 from storage.corpus import CorpusRules
 from storage.filesystem import absolute_uri
 from storage.run_layout import RETRAIN_PREFIX
+from storage.uri import lies_inside
 from tasks.run_request import RetrySettings, RunRequest
 from tasks.sharding import ShardingSettings
 
@@ -90,6 +91,10 @@ class LabelRunConfig(BaseModel):
     audit: AuditSettings = AuditSettings()
     alarms: AlarmSettings = AlarmSettings()
     prices: PriceTable | None = Field(default=None, description="Fills cost_usd; null without it.")
+    profile: str | None = Field(
+        default=None,
+        description="New file, or URL, outside OUT: receives where the command's time went, see [throughput](throughput.md).",
+    )
 
     @model_validator(mode="after")
     def _dollars_need_prices(self) -> LabelRunConfig:
@@ -104,11 +109,17 @@ class LabelRunConfig(BaseModel):
             raise ValueError(f"names that begin with {RETRAIN_PREFIX} are those of retraining cycles")
         return run_id
 
-    @field_validator("source", "out")
+    @field_validator("source", "out", "profile")
     @classmethod
-    def _make_absolute(cls, place: str) -> str:
+    def _make_absolute(cls, place: str | None) -> str | None:
         """Workers have other working directories."""
-        return absolute_uri(place)
+        return None if place is None else absolute_uri(place)
+
+    @model_validator(mode="after")
+    def _profile_is_no_table(self) -> LabelRunConfig:
+        if self.profile is not None and (self.profile == self.out or lies_inside(self.profile, self.out)):
+            raise ValueError(f"profile must lie outside OUT, which holds tables alone: {self.profile}")
+        return self
 
 
 def load_config(

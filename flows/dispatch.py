@@ -27,6 +27,7 @@ from distributed.comm.core import FatalCommClosedError
 
 from cdmodel.errors import ClusterError, RunError
 from cdmodel.setting_groups import FORBID_UNKNOWN
+from cdmodel.stretches import stretch
 from flows.command import say
 from flows.worker_versions import same_code
 from tasks.cores import count_cores
@@ -329,6 +330,7 @@ def check_scheduler(settings: ClusterSettings) -> None:
             pass
 
 
+@stretch("driver", "start workers")
 def _local_cluster(workers: int, gpus: int) -> Any:
     """Start workers that do not hear the terminal's signals: this process ends them, when it has unwound.
 
@@ -418,6 +420,7 @@ def _security(address: str) -> Security:
     return security
 
 
+@stretch("driver", "wait for a worker")
 def _wait_for_a_worker(client: Client, address: str, wait_seconds: float) -> None:
     if client.nthreads():
         return

@@ -18,6 +18,7 @@ from prefect.cache_policies import NO_CACHE
 from cdmodel.budget import BudgetSettings
 from cdmodel.errors import RunError
 from cdmodel.models import count_gpus
+from cdmodel.stretches import stretch
 from cdmodel.student_pass import PassReceipt
 from cdmodel.types import Shard, ShardReceipt
 from flows.alarm_events import emit_alarms
@@ -28,6 +29,7 @@ from flows.dispatch import Cluster, count_workers, describe_workers, open_cluste
 from flows.interruption import keep_catching_signals
 from flows.lineage import materialize_predictions
 from flows.prefect_runs import claim_flow_run
+from flows.profile import profiled_shards, profiled_work, profiling
 from flows.progress import LabelingProgress, tell_where_to_look
 from flows.receipt import savings_receipt
 from flows.shard_rounds import ShardWork, run_in_rounds
@@ -61,18 +63,20 @@ def label_corpus(config: LabelRunConfig) -> RunRecord | NothingToDo:
         StorageError: the store failed; running again goes on.
     """
     keep_catching_signals()
-    plan = plan_stage(config)
-    if isinstance(plan, NothingToDo):
-        return plan
-    claim_flow_run(config.out, plan.header.run_id)
-    label_stage(config, plan)
-    record = publish_stage(config, plan.header.run_id)
-    materialize_predictions(config.out, record)
-    report_stage(config, record)
-    return record
+    with profiling(config.profile):
+        plan = plan_stage(config)
+        if isinstance(plan, NothingToDo):
+            return plan
+        claim_flow_run(config.out, plan.header.run_id)
+        label_stage(config, plan)
+        record = publish_stage(config, plan.header.run_id)
+        materialize_predictions(config.out, record)
+        report_stage(config, record)
+        return record
 
 
 @task(name="plan", cache_policy=NO_CACHE, persist_result=False)
+@stretch("driver", "plan")
 def plan_stage(config: LabelRunConfig) -> LabelingPlan | NothingToDo:
     """List, subtract what is done, and freeze the plan in storage."""
     plan = open_run(to_request(config))
@@ -83,6 +87,7 @@ def plan_stage(config: LabelRunConfig) -> LabelingPlan | NothingToDo:
 
 
 @task(name="label", cache_policy=NO_CACHE, persist_result=False)
+@stretch("driver", "label")
 def label_stage(config: LabelRunConfig, plan: LabelingPlan) -> None:
     """Label the shards that have no object yet, on the cluster."""
     started = time.time()
@@ -104,6 +109,7 @@ def label_stage(config: LabelRunConfig, plan: LabelingPlan) -> None:
 
 
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=5)
+@stretch("driver", "publish")
 def publish_stage(config: LabelRunConfig, run_id: str) -> RunRecord:
     """Merge the shards into the published table and write the run's row."""
     with busy_bar("publish"):
@@ -117,6 +123,7 @@ def publish_stage(config: LabelRunConfig, run_id: str) -> RunRecord:
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)
+@stretch("driver", "report")
 def report_stage(config: LabelRunConfig, record: RunRecord) -> None:
     """Show the run in Prefect: the savings receipt, what failed and why, and an event for each alarm."""
     create_markdown_artifact(savings_receipt(record), key="savings-receipt", description=f"Run {record.run_id}")
@@ -130,14 +137,16 @@ def report_stage(config: LabelRunConfig, record: RunRecord) -> None:
     emit_alarms(config.out, record)
 
 
+@stretch("driver", "label the shards")
 def _label_pending(cluster: Cluster, spec: LabelingSpec, plan: LabelingPlan, done: frozenset[str]) -> list[Shard]:
     store = open_store(spec.out)
     pending = iter_dearest_first(store, spec.run_id, done)
     with LabelingProgress(plan.header, videos_done=count_videos(store, spec.run_id, done)) as progress:
         work = ShardWork(run=label_shard, name="label", on_done=progress.advance)
-        return run_in_rounds(cluster, spec, pending, work)
+        return run_in_rounds(cluster, spec, profiled_shards(pending), profiled_work(work))
 
 
+@stretch("driver", "score the shards")
 def _score_pending(cluster: Cluster, spec: LabelingSpec, config: LabelRunConfig, plan: LabelingPlan) -> None:
     """Have the student look at every video of the run that it has not seen."""
     store, header, budget = open_store(spec.out), plan.header, config.budget
@@ -158,10 +167,11 @@ def _score_pending(cluster: Cluster, spec: LabelingSpec, config: LabelRunConfig,
                 refuse_dear_student(budget, usd, share_done=min(share_done, 1.0))
 
         work = ShardWork(run=score_shard, name="score", on_done=count, log_name=passes_log_name)
-        given_up = run_in_rounds(cluster, spec, pending, work)
+        given_up = run_in_rounds(cluster, spec, profiled_shards(pending), profiled_work(work))
     _refuse_given_up(spec.run_id, given_up)
 
 
+@stretch("driver", "label the shards")
 def _label_funded(
     cluster: Cluster,
     spec: LabelingSpec,
@@ -196,7 +206,7 @@ def _label_funded(
             progress.advance(receipt)
 
         work = ShardWork(run=label_funded_shard, name="label", allot=funded.allot, on_done=settle)
-        return run_in_rounds(cluster, spec, iter(pending), work)
+        return run_in_rounds(cluster, spec, profiled_shards(iter(pending)), profiled_work(work))
 
 
 def _refuse_given_up(run_id: str, given_up: list[Shard]) -> None:

@@ -16,6 +16,7 @@ from flows.command import (
     Json,
     Models,
     OutOption,
+    Profile,
     Relabel,
     RunId,
     Scheduler,
@@ -57,6 +58,7 @@ def label(
     workers: Workers = None,
     run_id: RunId = None,
     relabel: Relabel = False,
+    profile: Profile = None,
     strict: Strict = False,
     json_output: Json = False,
     debug: Debug = False,
@@ -72,6 +74,7 @@ def label(
         workers=workers,
         run_id=run_id,
         relabel=relabel,
+        profile=profile,
     )
     show_record(settings, run_label(settings, debug), strict, json_output)
 
@@ -107,6 +110,14 @@ def demo(
 
 def run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
     """Run the flow, unless there is nothing to do: finding that out needs no Prefect. None means nothing was done."""
+    from flows.profile import profiling
+
+    with profiling(settings.profile):
+        return _run_label(settings, debug)
+
+
+def _run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
+    from cdmodel.stretches import stretch
     from flows.bars import busy_bar
     from flows.config import to_request
     from flows.dispatch import check_scheduler
@@ -119,7 +130,7 @@ def run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
         require_local_price(settings.prices)
     if settings.models.bundle is None:
         say("no --models: labeling with the demo bundle, which knows kinetic scenes only")
-    with busy_bar("plan"):
+    with busy_bar("plan"), stretch("driver", "plan"):
         plan = open_run(to_request(settings))
     if isinstance(plan, NothingToDo):
         say(explain_nothing(settings, plan))
@@ -128,11 +139,13 @@ def run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
     say(_opening(plan))
     from flows.embedded_prefect import tie_embedded_server_to_us, use_embedded_prefect
 
-    use_embedded_prefect("INFO" if debug else "CRITICAL")
-    tie_embedded_server_to_us()
-    from flows.label import label_corpus
+    with stretch("driver", "load Prefect"):
+        use_embedded_prefect("INFO" if debug else "CRITICAL")
+        tie_embedded_server_to_us()
+        from flows.label import label_corpus
 
-    record = label_corpus(settings.model_copy(update={"run_id": header.run_id}))
+    with stretch("driver", "flow"):
+        record = label_corpus(settings.model_copy(update={"run_id": header.run_id}))
     # The plan was not finished a moment ago; another process may have been faster since.
     return None if isinstance(record, NothingToDo) else record
 
@@ -194,6 +207,7 @@ def label_config(
     workers: int | None = None,
     run_id: str | None = None,
     relabel: bool = False,
+    profile: str | None = None,
 ) -> LabelRunConfig:
     """Compose the settings of a run from a file, assignments and the options of a command; None means not given."""
     from flows.config import load_config
@@ -209,5 +223,6 @@ def label_config(
             "cluster.workers": workers,
             "run_id": run_id,
             "relabel": True if relabel else None,
+            "profile": profile,
         },
     )

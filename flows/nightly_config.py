@@ -20,7 +20,7 @@ from flows.fire_times import next_fires
 from flows.retrain_config import RetrainConfig, retrain_config
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-OF_ONE_RUN = ("run_id", "retry")
+OF_ONE_RUN = ("run_id", "retry", "profile")
 """Settings of ``cdlabel label`` that mean one run, and nothing to a schedule."""
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from storage.filesystem import Store
     from storage.run_store import RunState
 
-OWN_SETTINGS = ("run_id", "relabel", "retry")
+OWN_SETTINGS = ("run_id", "relabel", "retry", "profile")
 """Of a run, and not of the work it did."""
 
 

@@ -29,6 +29,7 @@ from cdmodel.pass_choice import SettledPasses
 from cdmodel.sampling import ClipSampling
 from cdmodel.shared_device import sharing_device
 from cdmodel.stage_clock import clocked, stages_of_shard
+from cdmodel.stretches import stretch
 from cdmodel.student_pass import StudentOutcome, StudentPass
 from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoPrediction, VideoRef
 from storage.attempt_log import AttemptLog, open_attempt
@@ -126,7 +127,8 @@ def label_shard(shard: Shard, spec: LabelingSpec, allotment: Allotment | None = 
         fingerprint=spec.fingerprint,
         prices=spec.prices,
     )
-    receipt = commit_shard(store, outcomes, context, datetime.now(UTC), stages)
+    with stretch("commit", "commit"):
+        receipt = commit_shard(store, outcomes, context, datetime.now(UTC), stages)
     if receipt.attempt_id != attempt_id:
         log.lost()
     with log_about(run=spec.run_id, shard=shard.shard_id):
@@ -147,7 +149,8 @@ def _label_all(shard: Shard, models: CascadeModels, spec: LabelingSpec, log: Att
     def begin(video: VideoRef, passes: SettledPasses) -> IsolatedClips | None:
         if videos_ahead + videos_at_once == 1:
             return None
-        return begin_clips(video, spec.sampling, spec.limits, first_pass(models, spec.cascade.policy, passes))
+        with stretch("decoder", "begin"):
+            return begin_clips(video, spec.sampling, spec.limits, first_pass(models, spec.cascade.policy, passes))
 
     def label(models: CascadeModels, upcoming: UpcomingVideo) -> VideoOutcome:
         with at_hand(upcoming.video, log, run_id=spec.run_id, shard_id=shard.shard_id) as killed_worker:

@@ -11,6 +11,8 @@ from cdmodel.errors import OutputError, StorageError
 from storage.output import open_place
 from storage.uri import absolute_uri, is_local
 
+STANDS_ALREADY = "stands there already; name a new file"
+
 
 def write_document(place: str, content: bytes) -> str:
     """Write a document and return its absolute name. On a disk it replaces an older one; an object is created only once.
@@ -30,6 +32,34 @@ def write_document(place: str, content: bytes) -> str:
     if not created:
         raise OutputError(uri, "stands there already, and objects are never changed; name another one")
     return uri
+
+
+def require_new_document(place: str) -> None:
+    """Find out whether ``write_document`` will be able to create a document; writes nothing.
+
+    Raises:
+        OutputError: something stands there, its folder does not exist, or nothing can be created in it.
+    """
+    uri = absolute_uri(place)
+    if is_local(uri):
+        _require_new_file(Path(uri))
+        return
+    try:
+        store, name = open_place(uri)
+        stands = store.exists(name)
+    except StorageError as error:
+        raise OutputError(uri, f"cannot be written: {error.reason}") from error
+    if stands:
+        raise OutputError(uri, STANDS_ALREADY)
+
+
+def _require_new_file(target: Path) -> None:
+    if target.exists() or target.is_symlink():
+        raise OutputError(str(target), STANDS_ALREADY)
+    if not target.parent.is_dir():
+        raise OutputError(str(target), "its folder does not exist; make it first, or name another file")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(str(target), "cannot be written: its folder may not be written to")
 
 
 def _replace_file(target: Path, content: bytes) -> None:

@@ -11,6 +11,7 @@ from cdmodel.audit_draw import is_drawn
 from cdmodel.budgeted_cascade import cost_of_pass, take_student_pass
 from cdmodel.cost import ComputeCost, price_usd, require_price
 from cdmodel.models import CascadeModels
+from cdmodel.stretches import stretch
 from cdmodel.student_pass import PassReceipt, StudentOutcome, StudentPass
 from cdmodel.types import Shard, VideoRef
 from storage.attempt_log import AttemptLog, open_attempt
@@ -43,7 +44,8 @@ def score_shard(shard: Shard, spec: LabelingSpec) -> PassReceipt:
     require_price(spec.prices, models.device_name)
     outcomes = _score_all(shard, models, spec, log)
     log.before_commit()
-    receipt = commit_passes(store, _summarise(shard, outcomes, models, spec, attempt_id), outcomes)
+    with stretch("commit", "commit"):
+        receipt = commit_passes(store, _summarise(shard, outcomes, models, spec, attempt_id), outcomes)
     if receipt.attempt_id != attempt_id:
         log.lost()
     with log_about(run=spec.run_id, shard=shard.shard_id):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -19,6 +19,7 @@ from cdmodel.decoder_pool import IsolatedClips
 from cdmodel.errors import VideoError, VideoKilledWorker
 from cdmodel.models import CascadeModels
 from cdmodel.sampling import ClipSampling
+from cdmodel.stretches import stretch
 from cdmodel.student_pass import StudentPass
 from cdmodel.types import VideoFailure, VideoPrediction, VideoRef
 from storage.attempt_log import AttemptLog
@@ -69,19 +70,25 @@ def attempt_video(
 
     @contextmanager
     def open_video() -> Iterator[ClipSource]:
-        with open_clips(video, sampling, limits, begun) as clips:
+        with ExitStack() as closing:
+            with stretch("decoder", "open"):
+                clips = closing.enter_context(open_clips(video, sampling, limits, begun))
             opened.append(clips)
             yield clips
 
     outcome: Found | VideoFailure
-    try:
-        if killed_worker:
-            raise VideoKilledWorker(video.uri, KILLED_WORKER)
-        outcome = look(open_video)
-    except VideoError as error:
-        logger.info("video failed: %s", error.reason, extra={"kind": error.kind})
-        outcome = _to_failure(video, error, opened[-1] if opened else None, models.device_name)
-        outcome = replace(outcome, cost=outcome.cost + (spent or ComputeCost()))
+    with stretch("video", video.video_id) as facts:
+        try:
+            if killed_worker:
+                raise VideoKilledWorker(video.uri, KILLED_WORKER)
+            outcome = look(open_video)
+        except VideoError as error:
+            logger.info("video failed: %s", error.reason, extra={"kind": error.kind})
+            outcome = _to_failure(video, error, opened[-1] if opened else None, models.device_name)
+            outcome = replace(outcome, cost=outcome.cost + (spent or ComputeCost()))
+            facts["error_kind"] = error.kind
+        if opened:
+            facts["decode_cpu_seconds"] = opened[-1].summary().cpu_seconds
     wall = ComputeCost(wall_seconds=time.perf_counter() - started)
     return replace(outcome, cost=outcome.cost + wall)
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from cdmodel.errors import BundleError
 from cdmodel.models import CascadeModels, limit_threads, load_bundle, pick_device
+from cdmodel.stretches import stretch
 from storage.bundles import local_bundle
 
 
@@ -24,6 +25,7 @@ class WorkerModels:
 
 
 @lru_cache(maxsize=1)
+@stretch("models", "load")
 def load_worker_models(wanted: WorkerModels) -> CascadeModels:
     """Load the bundle onto this process's device, or return it if it is already there.
 

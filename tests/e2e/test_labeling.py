@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ Rows = Callable[..., list[dict[str, Any]]]
 CORPUS_VIDEOS = 24
 """As the fixture ``corpus`` generates; beside them stands a broken one."""
 SMALL_SHARDS = ("--set", "sharding.videos_per_shard=4", "--workers", "2")
+
+DECISIONS = (
+    "select uri.regexp_extract('[^/]+$') as name, status, error_kind, label, confidence, decided_by, clips, "
+    "frames_decoded, student_flops, teacher_flops from predictions order by name"
+)
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +73,24 @@ def test_running_again_relabels_nothing_and_says_so(labeled: tuple[Path, Any], c
     assert json.loads(cdlabel("plan", corpus, "--out", out, "--json").stdout)["videos"] == 0
 
 
+def test_a_profile_shows_every_shard_and_video_and_changes_no_row(
+    labeled: tuple[Path, Any], cdlabel: Cdlabel, corpus: Path, rows: Rows, tmp_path: Path
+) -> None:
+    plain, _ = labeled
+    out, file = tmp_path / "out", tmp_path / "profile.json"
+    told = cdlabel("label", corpus, "--out", out, "--profile", file, *SMALL_SHARDS)
+    assert f"the profile stands in {file}" in told.stderr
+    events = [event for event in json.loads(file.read_text())["traceEvents"] if event["ph"] == "X"]
+    counts = Counter(event["cat"] for event in events)
+    assert counts["video"] == CORPUS_VIDEOS + 1
+    assert counts["shard"] == counts["commit"] == -(-(CORPUS_VIDEOS + 1) // 4)
+    assert counts["student"] >= CORPUS_VIDEOS
+    assert {"plan", "flow", "start workers", "label the shards", "publish"} <= {
+        event["name"] for event in events if event["cat"] == "driver"
+    }
+    assert rows(out, DECISIONS) == rows(plain, DECISIONS)
+
+
 def test_verify_finds_a_changed_file(labeled: tuple[Path, Any], cdlabel: Cdlabel, tmp_path: Path) -> None:
     out, _ = labeled
     assert cdlabel("verify", out).stdout.strip() == "ok"
@@ -93,11 +117,7 @@ def test_through_s3_the_rows_are_the_same(
     )
     store.put(str(corpus / "videos") + "/", f"{archive}/videos/", recursive=True)
     cdlabel("label", f"s3://{archive}/videos", "--out", f"s3://{archive}/out", *SMALL_SHARDS, **s3)
-    sql = (
-        "select uri.regexp_extract('[^/]+$') as name, status, error_kind, label, confidence, decided_by, clips, "
-        "frames_decoded, student_flops, teacher_flops from predictions order by name"
-    )
-    assert rows(f"s3://{archive}/out", sql, **s3) == rows(out, sql)
+    assert rows(f"s3://{archive}/out", DECISIONS, **s3) == rows(out, DECISIONS)
     assert cdlabel("verify", f"s3://{archive}/out", **s3).stdout.strip() == "ok"
 
 

@@ -63,6 +63,11 @@ def test_a_retry_takes_up_all_that_failed_under_the_settings_of_the_latest_run(c
     assert (plan.header.retry_reasons, plan.header.corpus) == ((), "films")
 
 
+def test_the_profile_of_a_run_is_not_its_retries(config: LabelRunConfig, tmp_path: Path):
+    _fail_all(config.model_copy(update={"profile": str(tmp_path / "profile.json")}))
+    assert _retry_of(config).profile is None
+
+
 def test_a_reason_takes_up_only_its_kind_and_an_interrupted_retry_goes_on(config: LabelRunConfig):
     _fail_all(config)
     first, names = _planned(_retry_of(config, "unreadable"))
