@@ -10,7 +10,8 @@ share of clips that it asks the teacher about, for the loop and for the first bu
 
 Selection, training, calibration, replay and gate are the product's own; tables, registry and flows are left out (tests have
 them), and videos are encoded, decoded and shown to the teacher once, in a pool that the years draw from. Nothing is timed.
-Usage: python benchmarks/simulate_year.py [--seeds 0 1 2] [--pool FOLDER] [--only-pool NUMBER] [--json]
+Usage: python benchmarks/simulate_year.py [--seeds 0 1 2] [--pool FOLDER] [--only-pool NUMBER] [--json] [--plot FILE]
+Seeds may be lived in processes of their own, with --json, and their documents be put together: --join FILE ...
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 from document import argument_parser, document
 from gate_trials import KnownAnswers, Pool, Trained, mean_probability, role_clips, side
+from matplotlib import pyplot
 from numpy.typing import NDArray
 
 from cdmodel.bundle import DEMO_BUNDLE
@@ -82,16 +84,54 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the weeks' draws and of training")
     parser.add_argument("--pool", type=Path, default=Path("benchmarks/results/year_pool"))
     parser.add_argument("--only-pool", type=int, help="make the pool of this phase and no more")
+    parser.add_argument("--join", type=Path, nargs="+", help="documents of some seeds each, instead of living them")
+    parser.add_argument("--plot", type=Path, help="draw the weeks to this file")
     arguments = parser.parse_args()
     limit_threads(1)
     if arguments.only_pool is not None:
         load_pool(arguments.pool, arguments.only_pool)
         return
-    pools = [load_pool(arguments.pool, phase) for phase in range(len(PHASES))]
-    years = {seed: Year(pools, seed).live() for seed in arguments.seeds}
-    report = document("year", cases(years), len(arguments.seeds))
+    if arguments.join:
+        years = read_years(arguments.join)
+    else:
+        pools = [load_pool(arguments.pool, phase) for phase in range(len(PHASES))]
+        years = {seed: Year(pools, seed).live() for seed in arguments.seeds}
+    if arguments.plot:
+        draw(years, arguments.plot)
+    report = document("year", cases(years), len(years))
     report["weeks"] = {seed: [asdict(week) for week in weeks] for seed, weeks in years.items()}
     print(json.dumps(report) if arguments.json else as_text(report))
+
+
+def read_years(files: Sequence[Path]) -> dict[int, list[Week]]:
+    """Return the weeks of several documents, by seed."""
+    documents = [json.loads(file.read_text()) for file in files]
+    return {
+        int(seed): [Week(**week) for week in weeks] for found in documents for seed, weeks in found["weeks"].items()
+    }
+
+
+def draw(years: dict[int, list[Week]], file: Path) -> None:
+    """Draw agreement and escalated share over the weeks, means of four weeks and all seeds, and where the world changed."""
+    figure, axes = pyplot.subplots(2, 1, sharex=True, figsize=(9, 6), layout="constrained")
+    for axis, name, title in (
+        (axes[0], "agreement", "agreement with the teacher on every clip"),
+        (axes[1], "escalated_share", "share of clips that the teacher is asked about"),
+    ):
+        for suffix, label, colour in (("", "with the loop", "tab:blue"), ("_off", "without", "tab:orange")):
+            by_seed = np.array([[getattr(week, name + suffix) for week in weeks] for weeks in years.values()])
+            by_cycle = by_seed.reshape(len(years), -1, WEEKS_PER_CYCLE).mean(axis=2)
+            middles = np.arange(by_cycle.shape[1]) * WEEKS_PER_CYCLE + (WEEKS_PER_CYCLE - 1) / 2
+            for seed in by_cycle:
+                axis.plot(middles, seed, color=colour, alpha=0.3, linewidth=1)
+            axis.plot(middles, by_cycle.mean(axis=0), color=colour, marker="o", label=label)
+        for phase, start, _ in PHASES[1:]:
+            axis.axvline(start - 0.5, color="grey", linestyle=":")
+            axis.annotate(phase, (start, 0.02), xycoords=("data", "axes fraction"), color="grey")
+        axis.set_ylabel(title)
+    axes[0].legend()
+    axes[1].set_xlabel("week")
+    figure.savefig(file, dpi=110)
 
 
 def load_pool(folder: Path, phase: int) -> Pool:
