@@ -61,8 +61,9 @@ PHASES: tuple[tuple[str, int, SceneSpec], ...] = (
 )
 """Name, first week and world."""
 COLLECT = CollectSettings(max_videos=1200)
-GATE = GateSettings(accuracy_margin=0.05, min_groups=60)
-"""As it is by default, but for what 320 videos can tell, and for audits that are too few to tell anything."""
+GATE = GateSettings(accuracy_margin=0.05, min_groups=60, untaught_labels=(NEW_CLASS,))
+"""As it is by default, but for what 320 videos can tell, for audits that are too few to tell anything, and for a class that
+is not to be seen for most of the year."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,6 +104,10 @@ def _judge(
     pooled = better(ALL_SETS, gain_V, groups, settings)
     main = _main_set(sets)
     saving, cost = cheaper(ALL_SETS, sides, groups, settings), not_dearer(ALL_SETS, sides, settings)
+    worths = [
+        worth_its_price(found.name, gain, [pair], found.groups, settings)
+        for found, gain, pair in zip(sets, gains, sides, strict=True)
+    ]
     worth = worth_its_price(ALL_SETS, gain_V, sides, groups, settings)
     checks = (
         taught,
@@ -117,6 +121,7 @@ def _judge(
         cost,
         *betters,
         pooled,
+        *worths,
         worth,
     )
     gained = _is_better(betters, pooled, settings) and float(gain_V.mean()) > 0
@@ -127,8 +132,9 @@ def _judge(
         return _ended(decision, "promote", "cheaper", f"as accurate as production, and {saving.words}")
     if gained and cost.passed:
         return _ended(decision, "promote", "better", f"{pooled.words}; {cost.words}")
-    if gained and worth.passed:
-        return _ended(decision, "promote", "worth", f"{pooled.words}; {worth.words}")
+    if gained and _is_better(worths, worth, settings):
+        told = "; ".join(f"{check.on}: {check.words}" for check in (*worths, worth) if check.passed)
+        return _ended(decision, "promote", "worth", f"{pooled.words}; {told}")
     if gained:
         return _ended(decision, "keep", None, f"more accurate, but dearer: {pooled.words}; {cost.words}")
     return _ended(decision, "keep", None, f"neither cheaper nor more accurate: {saving.words}; {pooled.words}")

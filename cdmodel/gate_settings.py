@@ -35,8 +35,8 @@ class GateSettings:
     its gain in accuracy likely exceeds that times the share of its dense teacher that it costs more. The default is the
     price by which bundles choose their threshold; at 1, a point for a percent, hardly any is."""
     better: Better = "any_set"
-    """Where accuracy must likely be better to be promoted for it: on one set at least, on each, or on all videos taken
-    together. The mean over all videos must be above 0 in any case."""
+    """Where accuracy must likely be better, or worth its price, to be promoted for it: on one set at least, on each, or on
+    all videos taken together. The mean gain over all videos must be above 0 in any case."""
     confidence: float = 0.95
     """Of the one-sided bounds of what must not happen: accuracy lost, nothing saved."""
     better_confidence: float = 0.8
