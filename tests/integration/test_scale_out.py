@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -23,6 +22,7 @@ import pytest
 import yaml
 from dask_processes import DaskProcesses, dask_processes, free_port
 from distributed import LocalCluster
+from tls_certificates import DEPLOY, make_certificates, settings_of
 
 from cdmodel.bundle import model_version, read_manifest
 from cdmodel.cascade_settings import CascadeSettings
@@ -37,7 +37,6 @@ from tasks.worker_models import WorkerModels
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
 VIDEOS = 4
 
 
@@ -53,18 +52,6 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_certificates(tmp_path_factory.mktemp("tls") / "certificates")
 
 
-def make_certificates(folder: Path) -> Path:
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl to make certificates with")
-    subprocess.run(["sh", DEPLOY / "tls" / "make-certificates.sh", folder], check=True, capture_output=True)
-    return folder
-
-
-def settings_of(file: Path) -> dict[str, str]:
-    """Return what a shell that reads the file has in its environment."""
-    return dict(line.split("=", 1) for line in shlex.split(file.read_text(), comments=True))
-
-
 @contextmanager
 def dask_configured_by(environment: dict[str, str]) -> Iterator[None]:
     """As Dask is where the environment held this when it was imported."""
@@ -75,29 +62,10 @@ def dask_configured_by(environment: dict[str, str]) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def encrypted(certificates: Path) -> Iterator[DaskProcesses]:
-    """A scheduler and two workers, by ``dask scheduler`` and ``dask worker``, that speak TLS only."""
+    """A scheduler and a worker, by ``dask scheduler`` and ``dask worker``, that speak TLS only."""
     settings = {**settings_of(DEPLOY / "dask.env"), **settings_of(certificates / "dask-tls.env")}
     with dask_processes(protocol="tls", environment=settings) as processes:
-        processes.add_worker()
         yield processes
-
-
-def test_a_run_goes_through_a_scheduler_that_speaks_tls(
-    encrypted: DaskProcesses, certificates: Path, corpus: Path, tmp_path: Path
-) -> None:
-    command = [sys.executable, "-m", "flows", "label", str(corpus), "--out", str(tmp_path / "out"), "--json"]
-    environment = {**settings_of(certificates / "dask-tls.env"), "PREFECT_HOME": str(tmp_path / "prefect")}
-    finished = subprocess.run(
-        [*command, "--scheduler", encrypted.address, "--set", "sharding.videos_per_shard=1"],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
-    assert finished.returncode == 0, finished.stderr
-    assert json.loads(finished.stdout)["videos_labeled"] == VIDEOS
-    assert "each of 2 workers" in finished.stderr
 
 
 def test_what_is_wrong_with_certificates_is_said_in_a_line(
