@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -13,21 +12,31 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import date
+from functools import partial
 from pathlib import Path
 
 import dask
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from dask_processes import DaskProcesses, dask_processes, free_port
 from distributed import LocalCluster
+from tls_certificates import DEPLOY, make_certificates, settings_of
 
+from cdmodel.bundle import model_version, read_manifest
+from cdmodel.cascade_settings import CascadeSettings
+from cdmodel.decode_limits import DecodeLimits
 from cdmodel.errors import ClusterError
+from cdmodel.types import Shard, VideoRef
 from flows.dispatch import ClusterSettings, Completed, check_scheduler, open_cluster, run_on_workers
+from storage.bundles import local_bundle
 from tasks.generate_corpus import generate_corpus
+from tasks.label_shard import LabelingSpec, label_shard
+from tasks.worker_models import WorkerModels
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
 VIDEOS = 4
 
 
@@ -43,18 +52,6 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_certificates(tmp_path_factory.mktemp("tls") / "certificates")
 
 
-def make_certificates(folder: Path) -> Path:
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl to make certificates with")
-    subprocess.run(["sh", DEPLOY / "tls" / "make-certificates.sh", folder], check=True, capture_output=True)
-    return folder
-
-
-def settings_of(file: Path) -> dict[str, str]:
-    """Return what a shell that reads the file has in its environment."""
-    return dict(line.split("=", 1) for line in shlex.split(file.read_text(), comments=True))
-
-
 @contextmanager
 def dask_configured_by(environment: dict[str, str]) -> Iterator[None]:
     """As Dask is where the environment held this when it was imported."""
@@ -65,43 +62,10 @@ def dask_configured_by(environment: dict[str, str]) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def encrypted(certificates: Path) -> Iterator[DaskProcesses]:
-    """A scheduler and two workers, by ``dask scheduler`` and ``dask worker``, that speak TLS only."""
+    """A scheduler and a worker, by ``dask scheduler`` and ``dask worker``, that speak TLS only."""
     settings = {**settings_of(DEPLOY / "dask.env"), **settings_of(certificates / "dask-tls.env")}
     with dask_processes(protocol="tls", environment=settings) as processes:
-        processes.add_worker()
         yield processes
-
-
-@pytest.fixture(scope="module")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One for all: making its database takes longer than a run."""
-    return str(tmp_path_factory.mktemp("prefect"))
-
-
-def label(
-    corpus: Path, out: Path, scheduler: str, *prefix: str, environment: dict[str, str]
-) -> subprocess.CompletedProcess[str]:
-    command = [*prefix, sys.executable, "-m", "flows", "label", str(corpus), "--out", str(out), "--json"]
-    return subprocess.run(
-        [*command, "--scheduler", scheduler, "--set", "sharding.videos_per_shard=1"],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
-
-
-def assert_labeled(finished: subprocess.CompletedProcess[str]) -> None:
-    assert finished.returncode == 0, finished.stderr
-    assert json.loads(finished.stdout)["videos_labeled"] == VIDEOS
-
-
-def test_a_run_goes_through_a_scheduler_that_speaks_tls(
-    encrypted: DaskProcesses, certificates: Path, corpus: Path, prefect_home: str, tmp_path: Path
-) -> None:
-    environment = {**settings_of(certificates / "dask-tls.env"), "PREFECT_HOME": prefect_home}
-    assert_labeled(label(corpus, tmp_path / "out", encrypted.address, environment=environment))
 
 
 def test_what_is_wrong_with_certificates_is_said_in_a_line(
@@ -268,14 +232,53 @@ def run_ip(*arguments: str) -> None:
 
 
 def test_a_worker_in_another_network_labels_into_a_folder_that_both_see(
-    two_hosts: tuple[str, str], corpus: Path, prefect_home: str, tmp_path: Path
+    two_hosts: tuple[str, str], corpus: Path, tmp_path: Path
 ) -> None:
-    here, there = two_hosts
+    """Without Prefect, which would take most of the time and knows nothing of workers."""
+    here, there = (["ip", "netns", "exec", name] for name in two_hosts)
     scheduler = "tcp://10.231.77.1:8786"
-    with dask_processes(
-        address=scheduler, scheduler_prefix=["ip", "netns", "exec", here], worker_prefix=["ip", "netns", "exec", there]
-    ):
-        home = {"PREFECT_HOME": prefect_home}
-        finished = label(corpus, tmp_path / "out", scheduler, "ip", "netns", "exec", here, environment=home)
-    assert_labeled(finished)
-    assert "each of 1 workers" in finished.stderr
+    arguments = (scheduler, str(corpus), str(tmp_path / "out"))
+    command = f"import test_scale_out; test_scale_out.label_on_a_cluster{arguments}"
+    with dask_processes(address=scheduler, scheduler_prefix=here, worker_prefix=there):
+        path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        finished = subprocess.run(
+            [*here, sys.executable, "-c", command],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=280,
+        )
+    assert finished.returncode == 0, finished.stderr
+    [worker] = json.loads(finished.stdout)
+    assert worker.startswith("tcp://10.231.77.2:")
+    shards = Path(arguments[2]).glob("runs/run/shards/*.parquet")
+    rows = [row for shard in shards for row in pq.read_table(shard).to_pylist()]
+    assert sorted(row["status"] for row in rows) == ["labeled"] * VIDEOS
+
+
+def label_on_a_cluster(scheduler: str, corpus: str, out: str) -> None:
+    """Label every video as a shard of its own, and print the workers' addresses."""
+    manifest = read_manifest(local_bundle(None))
+    spec = LabelingSpec(
+        out=out,
+        run_id="run",
+        launch_id="launch",
+        run_date=date(2026, 12, 1),
+        corpus="corpus",
+        fingerprint="f1",
+        models=WorkerModels(bundle=None, model_version=model_version(manifest), allowed_builders=(), model_threads=1),
+        sampling=manifest.sampling,
+        cascade=CascadeSettings(policy=manifest.default_policy, aggregation=manifest.default_aggregation),
+        limits=DecodeLimits(),
+        prices=None,
+    )
+    videos = [
+        VideoRef(video_id=path.name, uri=str(path), video_version="1", size_bytes=None)
+        for path in sorted(Path(corpus).iterdir())
+    ]
+    shards = ((video.video_id, Shard(shard_id=video.video_id, videos=(video,))) for video in videos)
+    with open_cluster(ClusterSettings(scheduler=scheduler), gpus=0) as cluster:
+        outcomes = list(run_on_workers(cluster, partial(label_shard, spec=spec), shards))
+        assert all(isinstance(outcome, Completed) for outcome in outcomes)
+        sys.stdout.write(json.dumps(list(cluster.client.nthreads())))
