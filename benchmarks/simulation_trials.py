@@ -301,8 +301,8 @@ def calibrate(run: RealRun, videos: Sequence[VideoRef], dispatch_seconds: float)
         simulated = predict(videos, asked, handed_over, settings, run.others.labeling)
         return run.labeling_seconds - simulated.labeling_seconds
 
-    # A second of the worker's process is at least one of the run.
-    most = missing(0.0) / len(asked)
+    # A second of the worker's process makes the run a second longer, or more; but some of it may pass while a decoder works.
+    most = 2 * missing(0.0) / len(asked)
     hand_over_seconds = float(brentq(missing, 0.0, most, xtol=1e-4)) if most > 0 else 0.0
     return Calibration(
         rates=replace(rates, hand_over_seconds=hand_over_seconds),
