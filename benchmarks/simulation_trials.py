@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from io import BytesIO
-from itertools import cycle, islice
+from itertools import cycle, islice, pairwise
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -283,7 +283,7 @@ def calibrate(run: RealRun, videos: Sequence[VideoRef], dispatch_seconds: float)
     is handing over, found by running the model until it takes as long as the run did.
     """
     rates = _fit(run.videos)
-    gaps = [after.began - before.committed for before, after in zip(run.shards, run.shards[1:], strict=False)]
+    gaps = [after.began - before.committed for before, after in pairwise(run.shards)]
     rests = [shard.committed - shard.began - shard.worker_seconds for shard in run.shards]
     around = statistics.median(rests[1:]) + statistics.median(gaps)
     settings = RunSettings(
