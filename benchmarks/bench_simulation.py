@@ -8,7 +8,7 @@ held, of a night in which each worker has eight hours of work, for 1 to 512 work
 and a GPU of its own. ``archive``: hours, requests, dollars and nights of an archive, and which part of the design ends first.
 
 Decoding, dispatching and the sizes of objects are measured here, planning and publishing are from docs/experiments.md. The
-GPU's rates are **assumed**: nobody has lent one. docs/scale.md tells them and what follows. Simulations are seeded.
+GPU's rates are assumed: none was at hand. docs/scale.md tells them and what follows. Simulations are seeded.
 Usage: python benchmarks/bench_simulation.py [--only real scale archive] [--scenes 60] [--archive-videos 100000000]
        [--workers 512] [--gpu-hour-usd 4.54] [--json]
 """

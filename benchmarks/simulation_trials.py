@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from io import BytesIO
-from itertools import cycle, islice
+from itertools import cycle, islice, pairwise
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from bench_isolation import moving_texture
 from bench_plan import lengths
 from numpy.typing import NDArray
 from run_simulation import Pipeline, Processor, RunSettings, SimulatedRun, VideoRates, simulate
-from scipy.optimize import nnls
+from scipy.optimize import brentq, nnls
 
 from cdmodel.bundle import DEMO_BUNDLE, read_manifest
 from cdmodel.decode import ClipReader
@@ -52,7 +52,6 @@ SHARDING = ShardingSettings(videos_per_shard=16)
 SLICE_SECONDS = 0.01
 """Of a core, while more processes want one than there are."""
 SECONDS_BETWEEN_LOOKS = 0.25
-REFINEMENTS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,7 +283,7 @@ def calibrate(run: RealRun, videos: Sequence[VideoRef], dispatch_seconds: float)
     is handing over, found by running the model until it takes as long as the run did.
     """
     rates = _fit(run.videos)
-    gaps = [after.began - before.committed for before, after in zip(run.shards, run.shards[1:], strict=False)]
+    gaps = [after.began - before.committed for before, after in pairwise(run.shards)]
     rests = [shard.committed - shard.began - shard.worker_seconds for shard in run.shards]
     around = statistics.median(rests[1:]) + statistics.median(gaps)
     settings = RunSettings(
@@ -296,12 +295,17 @@ def calibrate(run: RealRun, videos: Sequence[VideoRef], dispatch_seconds: float)
         finish_seconds=run.began + run.wall_seconds - run.shards[-1].committed,
     )
     asked = {video.uri: (video.clips, video.clips_teacher) for video in run.videos}
-    for _ in range(REFINEMENTS):
-        missing = run.labeling_seconds - predict(videos, asked, rates, settings, run.others.labeling).labeling_seconds
-        hand_over = max(rates.hand_over_seconds + missing / len(asked), 0.0)
-        rates = replace(rates, hand_over_seconds=hand_over)
+
+    def missing(hand_over_seconds: float) -> float:
+        handed_over = replace(rates, hand_over_seconds=hand_over_seconds)
+        simulated = predict(videos, asked, handed_over, settings, run.others.labeling)
+        return run.labeling_seconds - simulated.labeling_seconds
+
+    # A second of the worker's process makes the run a second longer, or more; but some of it may pass while a decoder works.
+    most = 2 * missing(0.0) / len(asked)
+    hand_over_seconds = float(brentq(missing, 0.0, most, xtol=1e-4)) if most > 0 else 0.0
     return Calibration(
-        rates=rates,
+        rates=replace(rates, hand_over_seconds=hand_over_seconds),
         settings=settings,
         others=run.others,
         clips_teacher={scene_of(video.uri): video.clips_teacher for video in run.videos},
