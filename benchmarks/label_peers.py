@@ -8,9 +8,13 @@ LIST holds one path a line, ANSWERS gets ``{path: [label, clips]}``; ``python la
 of each peer that can be imported here, or why it cannot.
 
 - ``plain``: one process, one loop: decode, batches of 16 clips, network.
-- ``ray``: ``flat_map`` from paths to clips, then ``map_batches`` with a class in a pool of one actor per core and batches of
-  16. Ray runs both in the same actor, since they ask for the same; see ``label_with_ray``.
+- ``ray``: ``flat_map`` from paths to clips, then ``map_batches`` with a class in a pool of actors, batches of 16. As many
+  actors as cores and as many tasks that decode, each asking for half a core, so that no core waits for the other kind; where
+  every actor asks for a whole one, nothing is left to decode with and Ray waits for ever.
 - ``daft``: a generator function from paths to clips, then a class with a batch method, batches of 16, on the native runner.
+
+No peer reads frames by itself here: Ray's ``read_videos`` and Daft's ``read_video_frames`` make a row of every frame, at one
+size and in no clips, which takes more, not less.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ import numpy as np
 from peer_clips import CLIPS_PER_BATCH, Answers, ClipModel, Pixels, Which, clip_geometry, read_clips
 
 OBJECT_STORE_BYTES = 2**30
+BLOCKS_PER_CORE = 4
 MODULES = {"plain": "av", "ray": "ray", "daft": "daft"}
 
 
@@ -78,24 +83,25 @@ def label_with_ray(paths: list[str], which: Which) -> Answers:
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
         log_to_driver=False,
+        logging_level="ERROR",
         _node_ip_address="127.0.0.1",
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
+    blocks = min(len(paths), BLOCKS_PER_CORE * cores)
     labeled = (
-        ray.data.from_items([{"path": path} for path in paths], override_num_blocks=min(len(paths), 4 * cores))
-        .flat_map(decode)
+        ray.data.from_items([{"path": path} for path in paths], override_num_blocks=blocks)
+        .flat_map(decode, num_cpus=0.5)
         .map_batches(
             Model,
             fn_constructor_args=(which,),
             batch_size=CLIPS_PER_BATCH,
-            compute=ray.data.ActorPoolStrategy(size=int(os.environ.get("ACTORS", cores))),
-            num_cpus=float(os.environ.get("ACTOR_CPUS", 1)),
+            compute=ray.data.ActorPoolStrategy(size=cores),
+            num_cpus=0.5,
         )
     )
     answers = Answers()
     for batch in labeled.iter_batches(batch_size=None):
         answers.add(batch["path"], batch["probabilities"])
-    print(labeled.stats(), file=sys.stderr)
     ray.shutdown()
     return answers
 
@@ -110,7 +116,10 @@ def label_with_daft(paths: list[str], which: Which) -> Answers:
     def decode(path: str) -> Iterator[Pixels]:
         yield from read_clips(path, which)
 
-    @daft.cls(max_concurrency=int(os.environ.get("ACTORS", 2)), use_process={"0": False, "1": True}.get(os.environ.get("PROC", "")))
+    @daft.cls(
+        max_concurrency=int(os.environ.get("ACTORS", 2)),
+        use_process={"0": False, "1": True}.get(os.environ.get("PROC", "")),
+    )
     class Model(ClipModel):
         @daft.method.batch(return_dtype=daft.DataType.list(daft.DataType.float32()), batch_size=CLIPS_PER_BATCH)
         def __call__(self, pixels: daft.Series) -> list[np.ndarray]:
