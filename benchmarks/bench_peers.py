@@ -8,15 +8,15 @@ runs, start-up is what is left of the few's, and totals have both in them. Three
 - ``student``: the student on every clip; ours with ``dense_student`` and no audit.
 - ``teacher``: the teacher on every clip; ours with ``dense_teacher`` and no audit.
 - ``cascade``: the bundle's own policy with its audits, against what the others take for the teacher: what a cascade is for.
-  ``others``' best is the one with the fewest CPU seconds. Accuracy is told beside it, of all videos that the cascade labeled: that
-  of the teacher on every clip, mean of the probabilities, from one more run of the plain loop.
+  Accuracy is told beside it, of all videos that the cascade labeled: that of the teacher on every clip, mean of the
+  probabilities, from one more run of the plain loop.
 
 Videos are generated scenes (``cdlabel generate``, 8 to 12 s of 128 x 96) unless ``--videos`` names a folder of videos, with their
 labels in ``labels.csv`` if accuracy is to be told. Student and cascade get more of them than the teacher, because one video
 is so little work that a difference of few would be noise.
 
-Ray Data and Daft need an interpreter of their own, ``--peers`` or the environment variable CDLABEL_BENCH_PEERS; those that it cannot
-import are named and left out. It sees this one's packages by a file of paths:
+Ray Data and Daft need an interpreter of their own, ``--peers`` or the environment variable CDLABEL_BENCH_PEERS; those that
+it cannot import are named and left out. It sees this one's packages by a file of paths:
 
     python -m venv peers
     python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > peers/lib/python3.11/site-packages/ours.pth
@@ -211,6 +211,7 @@ class Cdlabel:
         self.label("student", paths)
 
     def label(self, case: str, paths: Sequence[Path]) -> tuple[Spent, Answers]:
+        """Label the videos into a place of their own."""
         with tempfile.TemporaryDirectory(dir=self._place) as folder:
             manifest, out = Path(folder) / "videos.csv", Path(folder) / "out"
             manifest.write_text("\n".join(["uri", *map(str, paths)]) + "\n", encoding="utf-8")
@@ -266,7 +267,7 @@ def measure(ways: Sequence[Way], corpus: Corpus, arguments: argparse.Namespace) 
                 sys.exit(f"{way.program} has no answer about {missing} videos")
             way.many.append(spent)
             way.answers = answers
-            few = f"few {way.few[-1].cpu_seconds:.2f}, " if turn % 2 == 0 else ""
+            few = f"{arguments.few} videos {way.few[-1].cpu_seconds:.2f} CPU s, " if turn % 2 == 0 else ""
             say(
                 f"turn {turn}, load {os.getloadavg()[0]:.1f}, {way.case}, {way.program}: {few}"
                 f"{len(answers)} videos {spent.cpu_seconds:.2f} CPU s, {spent.wall_seconds:.2f} s"

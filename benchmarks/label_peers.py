@@ -27,7 +27,6 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-import av
 import numpy as np
 from peer_clips import CLIPS_PER_BATCH, Answers, ClipModel, Pixels, Which, clip_geometry, read_clips
 
@@ -116,10 +115,7 @@ def label_with_daft(paths: list[str], which: Which) -> Answers:
     def decode(path: str) -> Iterator[Pixels]:
         yield from read_clips(path, which)
 
-    @daft.cls(
-        max_concurrency=int(os.environ.get("ACTORS", 2)),
-        use_process={"0": False, "1": True}.get(os.environ.get("PROC", "")),
-    )
+    @daft.cls
     class Model(ClipModel):
         @daft.method.batch(return_dtype=daft.DataType.list(daft.DataType.float32()), batch_size=CLIPS_PER_BATCH)
         def __call__(self, pixels: daft.Series) -> list[np.ndarray]:
@@ -135,5 +131,4 @@ def label_with_daft(paths: list[str], which: Which) -> Answers:
 
 
 if __name__ == "__main__":
-    assert av  # PyAV decodes for all of them
     main()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Literal
 
 import av
@@ -17,7 +18,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from cdmodel.bundle import DEMO_BUNDLE, read_manifest
+from cdmodel.bundle import DEMO_BUNDLE, BundleManifest, read_manifest
 from cdmodel.models import load_bundle, load_student, normalise
 from cdmodel.sampling import ClipGeometry, ClipSampling, frame_times, has_clip, nominal_span
 
@@ -26,9 +27,15 @@ Which = Literal["student", "teacher"]
 Pixels = NDArray[np.uint8]
 
 
+@lru_cache(maxsize=1)
+def bundle_manifest() -> BundleManifest:
+    """Return what the bundle says of itself, read once in a process."""
+    return read_manifest(DEMO_BUNDLE)
+
+
 def clip_geometry(which: Which) -> ClipGeometry:
     """Return what the network sees of a clip."""
-    manifest = read_manifest(DEMO_BUNDLE)
+    manifest = bundle_manifest()
     return manifest.student.geometry if which == "student" else manifest.teacher.geometry
 
 
@@ -38,7 +45,7 @@ def read_clips(path: str, which: Which) -> Iterator[Pixels]:
     One decoding thread: on videos as small as these, frame threads cost more CPU time than they save wall time, and each
     peer has as many of these loops as there are cores.
     """
-    geometry, sampling = clip_geometry(which), read_manifest(DEMO_BUNDLE).sampling
+    geometry, sampling = clip_geometry(which), bundle_manifest().sampling
     pictures: list[Pixels] = []
     for picture in pictures_on_show(path, geometry, sampling):
         pictures.append(picture)
@@ -94,7 +101,7 @@ class ClipModel:
 
     def __init__(self, which: Which) -> None:
         torch.set_num_threads(1)
-        manifest = read_manifest(DEMO_BUNDLE)
+        manifest = bundle_manifest()
         if which == "student":
             self._scorer = load_student(DEMO_BUNDLE)
             self._temperature = manifest.calibration.student_temperature
@@ -125,6 +132,6 @@ class Answers:
 
     def to_json(self) -> str:
         """Return label and number of clips by path."""
-        labels = read_manifest(DEMO_BUNDLE).labels
+        labels = bundle_manifest().labels
         found = {path: [labels[int(total_K.argmax())], self._clips[path]] for path, total_K in self._sums.items()}
         return json.dumps(found)
