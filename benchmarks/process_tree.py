@@ -24,7 +24,7 @@ import psutil
 PR_SET_CHILD_SUBREAPER = 36
 WAIT_SECONDS = 0.01
 LOOK_SECONDS = 0.2
-LEAVE_SECONDS = 10.0
+LEAVE_SECONDS = 60.0
 """How long what a command leaves behind has to end by itself."""
 
 ProcessKey = tuple[int, float]
