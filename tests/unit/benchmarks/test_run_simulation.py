@@ -83,7 +83,7 @@ def test_one_worker_takes_its_shards_and_what_surrounds_them(model: ModuleType, 
         workers=1, launch_seconds=7.0, start_seconds=5.0, dispatch_seconds=0.5, shard_seconds=1.5, finish_seconds=3.0
     )
     run = model.simulate(shards, known(model, shards), settings)
-    assert run.wall_seconds == pytest.approx(7.0 + 5.0 + SHARDS * (SECONDS_PER_SHARD + 2.0) + 3.0)
+    assert run.wall_seconds == pytest.approx(7.0 + 5.0 + len(shards) * (SECONDS_PER_SHARD + 2.0) + 3.0)
     assert run.held_seconds == pytest.approx(run.wall_seconds - 7.0 - 3.0)
 
 
@@ -154,7 +154,7 @@ def test_other_programs_take_their_share_first(model: ModuleType, archive: Any, 
 
 def test_without_preemption_nothing_is_done_twice(model: ModuleType, shards: tuple[Shard, ...]):
     run = model.simulate(shards, known(model, shards), model.RunSettings(workers=5))
-    assert (run.preemptions, run.attempts, run.videos_blamed) == (0, SHARDS, 0)
+    assert (run.preemptions, run.attempts, run.videos_blamed) == (0, len(shards), 0)
     assert run.held_seconds == pytest.approx(SHARDS * SECONDS_PER_SHARD)
 
 
@@ -228,7 +228,7 @@ def test_the_same_seed_draws_the_same_archive(model: ModuleType, rates: Any):
 def test_the_scheduler_bounds_how_fast_shards_are_handed_out(model: ModuleType, shards: tuple[Shard, ...]):
     settings = model.RunSettings(workers=SHARDS, dispatch_seconds=100.0)
     run = model.simulate(shards, known(model, shards), settings)
-    assert run.wall_seconds == pytest.approx(SHARDS * 100.0 + SECONDS_PER_SHARD)
+    assert run.wall_seconds == pytest.approx(len(shards) * 100.0 + SECONDS_PER_SHARD)
 
 
 def test_no_shards_are_no_work(model: ModuleType):
