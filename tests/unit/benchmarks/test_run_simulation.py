@@ -153,7 +153,7 @@ def test_other_programs_take_their_share_first(model: ModuleType, archive: Any, 
 
 
 def test_without_preemption_nothing_is_done_twice(model: ModuleType, shards: tuple[Shard, ...]):
-    run = model.simulate(shards, known(model, shards), model.RunSettings(workers=5))
+    run = model.simulate(shards, known(model, shards), model.RunSettings(workers=1))
     assert (run.preemptions, run.attempts, run.videos_blamed) == (0, len(shards), 0)
     assert run.held_seconds == pytest.approx(len(shards) * SECONDS_PER_SHARD)
 
