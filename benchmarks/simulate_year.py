@@ -116,8 +116,8 @@ def draw(years: dict[int, list[Week]], file: Path) -> None:
     """Draw agreement and escalated share over the weeks, means of four weeks and all seeds, and where the world changed."""
     figure, axes = pyplot.subplots(2, 1, sharex=True, figsize=(9, 6), layout="constrained")
     for axis, name, title in (
-        (axes[0], "agreement", "agreement with the teacher on every clip"),
-        (axes[1], "escalated_share", "share of clips that the teacher is asked about"),
+        (axes[0], "agreement", "agreement with the dense teacher"),
+        (axes[1], "escalated_share", "clips asked about"),
     ):
         for suffix, label, colour in (("", "with the loop", "tab:blue"), ("_off", "without", "tab:orange")):
             by_seed = np.array([[getattr(week, name + suffix) for week in weeks] for weeks in years.values()])
