@@ -26,5 +26,7 @@ for gpu in $(nvidia-smi --query-gpu=index --format=csv,noheader); do
 done
 [ ${#workers[@]} -gt 0 ] || { echo "nvidia-smi names no GPU" >&2; exit 1; }
 trap 'kill "${workers[@]}" 2>/dev/null || true' INT TERM
-wait "${workers[@]}"
-wait
+code=0
+wait "${workers[@]}" || code=$?
+wait # a signal ends the wait above at once, and not the workers
+exit "$code"
