@@ -9,8 +9,8 @@ and a GPU of its own. ``archive``: hours, requests, dollars and nights of an arc
 
 Decoding, dispatching and the sizes of objects are measured here, planning and publishing are from docs/experiments.md. The
 GPU's rates are assumed: none was at hand. docs/scale.md tells them and what follows. Simulations are seeded.
-Usage: python benchmarks/bench_simulation.py [--only real scale archive] [--scenes 60] [--archive-videos 100000000]
-       [--workers 512] [--gpu-hour-usd 4.54] [--json]
+Usage: python benchmarks/bench_simulation.py [--only real scale archive] [--repetitions 1] [--scenes 60]
+       [--archive-videos 100000000] [--workers 512] [--gpu-hour-usd 4.54] [--json]
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import statistics
 import sys
 import tempfile
 import tracemalloc
@@ -119,6 +120,7 @@ TRIALS = (Trial(240, 1), Trial(240, 2), Trial(120, 2, 2))
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--repetitions", type=int, default=1, help="of the real runs")
     parser.add_argument("--scenes", type=int, default=SCENES)
     parser.add_argument("--archive-videos", type=int, default=ARCHIVE_VIDEOS)
     parser.add_argument("--workers", type=int, default=WORKERS)
@@ -130,7 +132,7 @@ def main() -> None:
         others = f", {case['others']}" if case["others"] else ""
         print(f"{name}: {case['ours']:,} {case['unit']}{others}", file=sys.stderr, flush=True)
     if arguments.json:
-        print(json.dumps(document("simulation", cases, 1)))
+        print(json.dumps(document("simulation", cases, arguments.repetitions)))
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[tuple[str, Case]]:
@@ -141,28 +143,34 @@ def measure(arguments: argparse.Namespace) -> Iterator[tuple[str, Case]]:
     )
     with tempfile.TemporaryDirectory() as folder:
         if "real" in arguments.only:
-            yield from compare(Trials(Path(folder), arguments.scenes), dispatch_seconds)
+            yield from compare(Trials(Path(folder), arguments.scenes), dispatch_seconds, arguments.repetitions)
         if "scale" in arguments.only or "archive" in arguments.only:
             yield from scale(arguments, dispatch_seconds, Path(folder))
 
 
-def compare(trials: Trials, dispatch_seconds: float) -> Iterator[tuple[str, Case]]:
-    """Yield what the model predicted of real runs, beside what they took."""
+def compare(trials: Trials, dispatch_seconds: float, repetitions: int) -> Iterator[tuple[str, Case]]:
+    """Yield what the model predicted of real runs, beside what they took; in every turn its rates come from a run anew."""
     trials.warm_up()
-    real = trials.run(CALIBRATION.videos, CALIBRATION.workers, *CALIBRATION.options)
-    known = calibrate(real, trials.videos(CALIBRATION.videos), dispatch_seconds)
-    told = f"{real.others.labeling:.2f} cores taken by others; {_told(known)}"
-    yield f"calibration: {CALIBRATION.name}: wall", case(real.wall_seconds, f"wall seconds, {told}")
-    for trial in TRIALS:
-        ran = trials.run(trial.videos, trial.workers, *trial.options)
-        predicted = foresee(trial, trials, known, ran.others)
-        seconds = {
-            "wall": (predicted.wall_seconds, ran.wall_seconds),
-            "labeling": (predicted.labeling_seconds, ran.labeling_seconds),
-        }
-        for what, (ours, run) in seconds.items():
-            unit = f"wall seconds predicted, {ran.others.labeling:.2f} cores taken by others"
-            yield f"{trial.name}: {what}", case(ours, unit, run=run)
+    told: dict[str, list[tuple[float, float, float]]] = {}
+    for turn in range(repetitions):
+        real = trials.run(CALIBRATION.videos, CALIBRATION.workers, *CALIBRATION.options)
+        known = calibrate(real, trials.videos(CALIBRATION.videos), dispatch_seconds)
+        unit = f"wall seconds, {real.others.labeling:.2f} cores taken by others; {_told(known)}"
+        yield f"calibration {turn}: {CALIBRATION.name}", case(real.wall_seconds, unit)
+        for trial in TRIALS:
+            ran = trials.run(trial.videos, trial.workers, *trial.options)
+            ours, others = foresee(trial, trials, known, ran.others), ran.others.labeling
+            told.setdefault(f"{trial.name}: wall", []).append((ours.wall_seconds, ran.wall_seconds, others))
+            told.setdefault(f"{trial.name}: labeling", []).append((ours.labeling_seconds, ran.labeling_seconds, others))
+            pair = f"{ours.wall_seconds:.1f} and {ran.wall_seconds:.1f} s, {others:.2f} cores taken by others"
+            print(f"turn {turn}, {trial.name}, predicted and run: {pair}", file=sys.stderr, flush=True)
+    for name, ones in told.items():
+        ours, run = (statistics.median(one[side] for one in ones) for side in (0, 1))
+        ratios = [round(one[1] / one[0], 2) for one in ones]
+        unit = (
+            f"wall seconds predicted; all ratios {ratios}, cores taken by others {[round(one[2], 2) for one in ones]}"
+        )
+        yield name, case(ours, unit, run=run) | {"ratios": {"run": round(statistics.median(ratios), 3)}}
 
 
 def foresee(trial: Trial, trials: Trials, known: Calibration, others: Others) -> SimulatedRun:
