@@ -9,7 +9,8 @@ from subprocess import CompletedProcess
 
 import pytest
 from dask_processes import dask_processes
-from tls_certificates import DEPLOY, make_certificates, settings_of
+from distributed import Client
+from tls_certificates import DEPLOY, dask_configured_by, make_certificates, settings_of
 
 from tasks.generate_corpus import generate_corpus
 
@@ -25,6 +26,8 @@ def test_a_run_goes_through_a_scheduler_that_speaks_tls_to_two_workers(
     certificates = settings_of(make_certificates(tmp_path / "certificates") / "dask-tls.env")
     with dask_processes(protocol="tls", environment={**settings_of(DEPLOY / "dask.env"), **certificates}) as cluster:
         cluster.add_worker()
+        with dask_configured_by(certificates), Client(cluster.address, set_as_default=False, timeout=60) as client:
+            client.wait_for_workers(2, timeout=60)
         command = ("label", corpus / "videos", "--out", out, "--json", "--set", "sharding.videos_per_shard=1")
         finished = cdlabel(*command, "--scheduler", cluster.address, **certificates)
     assert json.loads(finished.stdout)["videos_labeled"] == VIDEOS

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ import pytest
 import yaml
 from dask_processes import DaskProcesses, dask_processes, free_port
 from distributed import LocalCluster
-from tls_certificates import DEPLOY, make_certificates, settings_of
+from tls_certificates import DEPLOY, dask_configured_by, make_certificates, settings_of
 
 from cdmodel.bundle import model_version, read_manifest
 from cdmodel.cascade_settings import CascadeSettings
@@ -50,14 +50,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_certificates(tmp_path_factory.mktemp("tls") / "certificates")
-
-
-@contextmanager
-def dask_configured_by(environment: dict[str, str]) -> Iterator[None]:
-    """As Dask is where the environment held this when it was imported."""
-    dotted = {name.removeprefix("DASK_").lower().replace("__", "."): value for name, value in environment.items()}
-    with dask.config.set({name: dask.config.interpret_value(value) for name, value in dotted.items()}):
-        yield
 
 
 @pytest.fixture(scope="module")

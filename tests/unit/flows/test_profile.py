@@ -159,9 +159,12 @@ def test_what_a_command_did_is_written_once_and_receipts_go_on(tmp_path: Path) -
     assert document["otherData"]["worker_seconds"]["student"] == pytest.approx(0.002)
 
 
-def test_a_run_that_fails_leaves_its_profile_and_one_that_was_refused_none(tmp_path: Path) -> None:
-    with pytest.raises(RunError), profiling(str(tmp_path / "failed.json")):
-        raise RunError("run", "cannot go on")
+@pytest.mark.parametrize("error", [RunError("run", "cannot go on"), KeyboardInterrupt()])
+def test_a_run_that_fails_leaves_its_profile_and_one_that_was_refused_none(
+    tmp_path: Path, error: BaseException
+) -> None:
+    with pytest.raises(type(error)), profiling(str(tmp_path / "failed.json")):
+        raise error
     with pytest.raises(ConfigError), profiling(str(tmp_path / "refused.json")):
         raise ConfigError("key", "is wrong")
     assert [path.name for path in tmp_path.iterdir()] == ["failed.json"]
