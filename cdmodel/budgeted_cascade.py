@@ -23,7 +23,7 @@ from cdmodel.errors import DecodeError, VideoError
 from cdmodel.escalation import asking_value, next_clips
 from cdmodel.models import CascadeModels
 from cdmodel.scores import FloatArray, VideoState
-from cdmodel.student_pass import StudentPass
+from cdmodel.student_pass import StudentOutcome, StudentPass
 from cdmodel.types import VideoAudit, VideoPrediction, VideoRef
 
 OpenClips = Callable[[], AbstractContextManager[ClipSource]]
@@ -63,9 +63,11 @@ def take_student_pass(
     )
 
 
-def cost_of_pass(taken: StudentPass) -> ComputeCost:
-    """Return what the student's pass took, reading and decoding included."""
-    return taken.cost + decode_cost(_BothReadings(taken.summary, None))
+def cost_of_pass(outcome: StudentOutcome) -> ComputeCost:
+    """Return what the student's pass took, reading and decoding included; of a video that failed, what it took until then."""
+    if not isinstance(outcome, StudentPass):
+        return outcome.cost
+    return outcome.cost + decode_cost(_BothReadings(outcome.summary, None))
 
 
 def label_after_pass(

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from cdmodel.cost import ComputeCost
+from cdmodel.cost import ComputeCost, cpu_seconds
 from cdmodel.stretches import listening_recorder
 
 StageName = Literal["student", "teacher"]
@@ -58,18 +58,17 @@ def stages_of_shard(
     """Return what a shard's stages took, from its cost and what was clocked.
 
     Args:
-        cost: of all its videos. On a GPU the models' seconds are no CPU time.
+        cost: of all its videos, in these seconds.
         clock: of its models.
         worker_seconds: from its first video's turn on.
         decoders: how many videos were decoded at once.
         cores: what the worker may use.
     """
-    models_cpu_seconds = 0.0 if cost.gpu_seconds else cost.student_seconds + cost.teacher_seconds
     return StageSeconds(
         decode=cost.decode_cpu_seconds / min(decoders, cores),
         student=clock.seconds.get("student", 0.0),
         teacher=clock.seconds.get("teacher", 0.0),
-        cores=(cost.decode_cpu_seconds + models_cpu_seconds) / cores,
+        cores=cpu_seconds(cost) / cores,
         worker=worker_seconds,
     )
 

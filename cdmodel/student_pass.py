@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cdmodel.cost import ComputeCost
 from cdmodel.decode_survey import DecodeSummary
 from cdmodel.scores import BoolArray, StudentLogits
+from cdmodel.stage_clock import StageSeconds
 from cdmodel.types import ClipSpan, VideoFailure, VideoRef
 
 
@@ -59,4 +60,5 @@ class PassReceipt:
     """None without a price table."""
     teacher_flops_per_clip: int
     device: str
+    stages: StageSeconds
     committed_at: datetime

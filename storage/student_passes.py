@@ -97,9 +97,8 @@ def passes_log_name(shard_id: str) -> str:
     return f"{shard_id}.passes"
 
 
-def pass_winners(store: Store, run_id: str, fingerprint: str) -> dict[str, str]:
-    """Return, by the name in the log, the attempt whose passes stand; empty for a run without a student's stage."""
-    receipts = read_pass_receipts(store, run_id, fingerprint, committed_passes(store, run_id))
+def pass_winners(receipts: Collection[PassReceipt]) -> dict[str, str]:
+    """Return, by the name in the log, the attempt whose passes stand."""
     return {passes_log_name(receipt.shard_id): receipt.attempt_id for receipt in receipts}
 
 

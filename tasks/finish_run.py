@@ -11,13 +11,14 @@ from cdmodel.budget import BudgetSettings, Unit, amount_of
 from cdmodel.cost import ComputeCost
 from cdmodel.drift import ConfidenceCounts
 from cdmodel.stage_clock import StageSeconds
+from cdmodel.student_pass import PassReceipt
 from cdmodel.types import ShardReceipt
 from storage.attempt_log import lost_seconds
 from storage.filesystem import open_store
 from storage.publish import finish_run, publish_run
 from storage.run_record import RunRecord
 from storage.run_store import RunHeader, read_header
-from storage.student_passes import pass_winners
+from storage.student_passes import committed_passes, pass_winners, read_pass_receipts
 from tasks.audit_run import AuditFigures, alarms_of, audit_figures, find_bundle
 from tasks.lineage import code_commit, installed_versions, lineage_json
 from tasks.run_tail import tail_idle_share
@@ -66,12 +67,13 @@ def publish_and_record(
     published = publish_run(store, run_id)
     header = read_header(store, run_id)
     winners = {receipt.shard_id: receipt.attempt_id for receipt in published.receipts}
-    totals = add_up(published.receipts)
+    passes = read_pass_receipts(store, run_id, header.fingerprint, committed_passes(store, run_id))
+    totals = add_up(published.receipts, passes)
     bundle = find_bundle(header)
     record = summarise(
         header,
         totals,
-        retry_cost=lost_seconds(store, run_id, winners | pass_winners(store, run_id, header.fingerprint)),
+        retry_cost=lost_seconds(store, run_id, winners | pass_winners(passes)),
         ended_at=datetime.now(UTC),
         config_json=config_json,
         code_version=code_version,
@@ -90,8 +92,11 @@ def publish_and_record(
     return finish_run(store, replace(record, alarms=_alarm_names(record), lineage_json=lineage), published.run)
 
 
-def add_up(receipts: Sequence[ShardReceipt]) -> RunTotals:
-    """Sum the receipts of a run; none at all is zero."""
+def add_up(receipts: Sequence[ShardReceipt], passes: Sequence[PassReceipt] = ()) -> RunTotals:
+    """Sum the receipts of a run; none at all is zero.
+
+    A shard's cost holds that of its student's pass, where that was a stage of its own; its seconds do not.
+    """
     return RunTotals(
         videos_labeled=sum(receipt.videos_labeled for receipt in receipts),
         videos_partial=sum(receipt.videos_partial for receipt in receipts),
@@ -105,7 +110,7 @@ def add_up(receipts: Sequence[ShardReceipt]) -> RunTotals:
         student_confidence=sum((receipt.student_confidence for receipt in receipts), ConfidenceCounts()),
         teacher_confidence=sum((receipt.teacher_confidence for receipt in receipts), ConfidenceCounts()),
         cost_usd=_add_prices([receipt.cost_usd for receipt in receipts]),
-        stages=sum((receipt.stages for receipt in receipts), StageSeconds()),
+        stages=sum([*(taken.stages for taken in passes), *(receipt.stages for receipt in receipts)], StageSeconds()),
         tail_idle_share=tail_idle_share(receipts),
     )
 

@@ -104,13 +104,14 @@ def label_shard(shard: Shard, spec: LabelingSpec, allotment: Allotment | None = 
     require_price(spec.prices, models.device_name)
     began = time.perf_counter()
     with clocked() as clock:
-        outcomes = (
-            _label_all(shard, models, spec, log)
-            if allotment is None
-            else _label_allotted(shard, allotment, models, spec, log)
-        )
+        if allotment is None:
+            outcomes, spent_before = _label_all(shard, models, spec, log), ComputeCost()
+        else:
+            passes = read_passes(store, spec.run_id, shard, spec.fingerprint, labels=len(models.manifest.labels))
+            outcomes = _label_allotted(shard, passes, allotment, models, spec, log)
+            spent_before = sum(map(cost_of_pass, passes), ComputeCost())
     stages = stages_of_shard(
-        sum((outcome.cost for outcome in outcomes), ComputeCost()),
+        sum((outcome.cost for outcome in outcomes), ComputeCost()) - spent_before,
         clock,
         worker_seconds=time.perf_counter() - began,
         decoders=decoders,
@@ -180,10 +181,14 @@ def label_or_fail(
 
 
 def _label_allotted(
-    shard: Shard, allotment: Allotment, models: CascadeModels, spec: LabelingSpec, log: AttemptLog
+    shard: Shard,
+    passes: Sequence[StudentOutcome],
+    allotment: Allotment,
+    models: CascadeModels,
+    spec: LabelingSpec,
+    log: AttemptLog,
 ) -> list[VideoOutcome]:
     """Label from the student's passes; what is worth most first, should the purse run dry before the end."""
-    passes = read_passes(open_store(spec.out), spec.run_id, shard, spec.fingerprint, labels=len(models.manifest.labels))
     purse = Purse(allotment, _pricing(spec, models))
     outcomes: list[VideoOutcome] = []
     for position in _most_valuable_first(passes, allotment):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,12 +12,14 @@ from cdmodel.audit_draw import is_drawn
 from cdmodel.budgeted_cascade import cost_of_pass, take_student_pass
 from cdmodel.cost import ComputeCost, price_usd, require_price
 from cdmodel.models import CascadeModels
+from cdmodel.stage_clock import StageSeconds, clocked, stages_of_shard
 from cdmodel.stretches import stretch
 from cdmodel.student_pass import PassReceipt, StudentOutcome, StudentPass
 from cdmodel.types import Shard, VideoRef
 from storage.attempt_log import AttemptLog, open_attempt
 from storage.filesystem import open_store
 from storage.student_passes import commit_passes, passes_log_name, standing_passes
+from tasks.cores import count_cores
 from tasks.label_shard import LabelingSpec
 from tasks.log_facts import log_about
 from tasks.video_attempt import OpenVideo, at_hand, attempt_video
@@ -42,10 +45,20 @@ def score_shard(shard: Shard, spec: LabelingSpec) -> PassReceipt:
     prepare_decoder(spec.limits)
     models = load_worker_models(spec.models)
     require_price(spec.prices, models.device_name)
-    outcomes = _score_all(shard, models, spec, log)
+    began = time.perf_counter()
+    with clocked() as clock:
+        outcomes = _score_all(shard, models, spec, log)
+    costs = [cost_of_pass(outcome) for outcome in outcomes]
+    stages = stages_of_shard(
+        sum(costs, ComputeCost()),
+        clock,
+        worker_seconds=time.perf_counter() - began,
+        decoders=1,
+        cores=spec.worker_cores or count_cores(),
+    )
     log.before_commit()
     with stretch("commit", "commit"):
-        receipt = commit_passes(store, _summarise(shard, outcomes, models, spec, attempt_id), outcomes)
+        receipt = commit_passes(store, _summarise(shard, outcomes, costs, stages, models, spec, attempt_id), outcomes)
     if receipt.attempt_id != attempt_id:
         log.lost()
     with log_about(run=spec.run_id, shard=shard.shard_id):
@@ -70,11 +83,15 @@ def _score(video: VideoRef, models: CascadeModels, spec: LabelingSpec, *, killed
 
 
 def _summarise(
-    shard: Shard, outcomes: Sequence[StudentOutcome], models: CascadeModels, spec: LabelingSpec, attempt_id: str
+    shard: Shard,
+    outcomes: Sequence[StudentOutcome],
+    costs: Sequence[ComputeCost],
+    stages: StageSeconds,
+    models: CascadeModels,
+    spec: LabelingSpec,
+    attempt_id: str,
 ) -> PassReceipt:
     passes = [outcome for outcome in outcomes if isinstance(outcome, StudentPass)]
-    failures = [outcome for outcome in outcomes if not isinstance(outcome, StudentPass)]
-    costs = [*map(cost_of_pass, passes), *(failure.cost for failure in failures)]
     return PassReceipt(
         run_id=spec.run_id,
         shard_id=shard.shard_id,
@@ -90,5 +107,6 @@ def _summarise(
         else sum(price_usd(cost, models.device_name, spec.prices) for cost in costs),
         teacher_flops_per_clip=models.teacher.flops_per_clip,
         device=models.device_name,
+        stages=stages,
         committed_at=datetime.now(UTC),
     )

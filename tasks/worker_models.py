@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 
 from cdmodel.errors import BundleError
 from cdmodel.models import CascadeModels, limit_threads, load_bundle, pick_device
@@ -24,14 +25,23 @@ class WorkerModels:
     """CPU threads of one worker's models; None leaves torch's own choice."""
 
 
-@lru_cache(maxsize=1)
-@stretch("models", "load")
+_LOADING = Lock()
+"""A worker that has several threads loads its models once, too."""
+
+
 def load_worker_models(wanted: WorkerModels) -> CascadeModels:
     """Load the bundle onto this process's device, or return it if it is already there.
 
     Raises:
         BundleError: the bundle cannot be loaded here, or is not the version the run was planned with.
     """
+    with _LOADING:
+        return _load(wanted)
+
+
+@lru_cache(maxsize=1)
+@stretch("models", "load")
+def _load(wanted: WorkerModels) -> CascadeModels:
     if wanted.model_threads is not None:
         limit_threads(wanted.model_threads)
     models = load_bundle(local_bundle(wanted.bundle), pick_device(), wanted.allowed_builders)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from cdmodel.audit_draw import AuditSettings
+from cdmodel.budget import Allotment
 from cdmodel.bundle import model_version, read_manifest
 from cdmodel.cascade_settings import CascadeSettings
-from cdmodel.cost import PriceTable
+from cdmodel.cost import PriceTable, cpu_seconds
 from cdmodel.decode_limits import DecodeLimits
 from cdmodel.errors import BundleError, ConfigError
 from cdmodel.nvdec import NvdecPictures, find_gpu
@@ -23,6 +25,7 @@ from storage.parquet import open_parquet
 from storage.run_layout import shard_name
 from storage.run_store import read_receipt
 from tasks.label_shard import LabelingSpec, label_shard
+from tasks.score_shard import score_shard
 from tasks.worker_models import WorkerModels, load_worker_models
 
 CLIPS = 3
@@ -108,6 +111,23 @@ def test_a_worker_whose_device_has_no_price_labels_nothing(spec, shard, monkeypa
     with pytest.raises(ConfigError, match="NVIDIA L4"):
         label_shard(shard, replace(spec, prices=prices))
     assert not open_store(spec.out).exists(shard_name(spec.run_id, shard.shard_id))
+
+
+def test_what_the_students_pass_took_is_in_the_cost_of_a_shard_and_not_in_its_stages(spec, shard):
+    spec = replace(spec, worker_cores=1)
+    taken = score_shard(shard, spec)
+    receipt = label_shard(shard, spec, Allotment(clips={1: (0, 2)}, allowance={}, price={}, deadline=None))
+    assert receipt.clips_teacher == 2
+    assert taken.stages.cores == pytest.approx(cpu_seconds(taken.cost))
+    assert receipt.stages.cores == pytest.approx(cpu_seconds(receipt.cost) - cpu_seconds(taken.cost))
+    assert (taken.stages.teacher, receipt.stages.student) == (0.0, 0.0)
+
+
+def test_a_worker_with_two_threads_loads_its_models_once(spec):
+    wanted = replace(spec.models, model_threads=1)
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(load_worker_models, [wanted, wanted])
+    assert one is other
 
 
 def test_a_shard_that_stands_is_not_labeled_again(spec, shard):
