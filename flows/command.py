@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec
 import typer
 
 from cdmodel.errors import LabelingError, UsageError
-from flows.interruption import INTERRUPTED, catch_signals, end_now, was_interrupted
+from flows.interruption import INTERRUPTED, catch_signals, end_now, say_on_the_way_out, was_interrupted
 
 EXIT_FAILED, EXIT_USAGE, EXIT_SOME_VIDEOS_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
 """Interrupted is 130 on Ctrl-C; SIGTERM gives 143 and SIGHUP 129, as a shell reports them."""
@@ -79,7 +79,10 @@ def _end_with(error: BaseException, *, debug: bool) -> NoReturn:
 
 def say(text: str) -> None:
     """Tell the user something that is no result."""
-    typer.echo(text, err=True)
+    if was_interrupted():
+        say_on_the_way_out(text)
+    else:
+        typer.echo(text, err=True)
 
 
 def show(facts: object, text: str, as_json: bool) -> None:

@@ -34,6 +34,8 @@ DEFAULTS = {
 }
 SERVER_ENVIRONMENT = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 """As Prefect 3.8 sets it for the server that it starts itself."""
+PORT_IS_TAKEN = 3
+"""With which uvicorn exits when somebody else was faster."""
 APPLICATION = ("--factory", "prefect.server.api.server:create_app")
 HOST, PORT = "127.0.0.1", 4200
 START_SECONDS = 120.0
@@ -79,8 +81,17 @@ def tie_embedded_server_to_us() -> None:
 def _start_tied(server: SubprocessASGIServer) -> subprocess.Popen[Any]:
     from prefect.settings.context import get_current_settings
 
-    settings = get_current_settings().to_environment_variables(exclude_unset=True)
-    return _start_server(server.port, {**SERVER_ENVIRONMENT, **settings})
+    settings = get_current_settings()
+    environment = settings.to_environment_variables(exclude_unset=True)
+    process = _start_server(server.port, {**SERVER_ENVIRONMENT, **environment})
+    # Prefect's own waiting takes an answer that is late for a failure.
+    try:
+        _wait_until_it_answers(server.api_url, process, settings.server.ephemeral.startup_timeout_seconds)
+    except RunError:
+        if process.poll() != PORT_IS_TAKEN:  # then Prefect tries the next one
+            _end_server(process)
+            raise
+    return process
 
 
 @contextmanager
@@ -97,7 +108,7 @@ def scheduling_server() -> Iterator[str]:
 
     url = PREFECT_API_URL.value()
     if url:
-        _wait_until_it_answers(url, None)
+        _wait_until_it_answers(url, None, ANSWER_SECONDS)
         yield url
         return
     port = int(os.environ.get("PREFECT_SERVER_API_PORT") or _free_port())
@@ -105,7 +116,7 @@ def scheduling_server() -> Iterator[str]:
     place = {"PREFECT_SERVER_API_HOST": HOST, "PREFECT_SERVER_API_PORT": str(port), "PREFECT_UI_API_URL": url}
     server = _start_server(port, {**place, "PREFECT__SERVER_FINAL": "1"})
     try:
-        _wait_until_it_answers(url, server)
+        _wait_until_it_answers(url, server, START_SECONDS)
         # For the processes of flow runs, and for this one.
         os.environ["PREFECT_API_URL"] = url
         with temporary_settings({PREFECT_API_URL: url}):
@@ -156,9 +167,13 @@ def _free_port() -> int:
     raise RunError("the Prefect server", "there is no free port on this machine")
 
 
-def _wait_until_it_answers(url: str, server: subprocess.Popen[Any] | None) -> None:
-    """Return once the API answers; one that is not ours has to answer within a few seconds."""
-    deadline = time.monotonic() + (ANSWER_SECONDS if server is None else START_SECONDS)
+def _wait_until_it_answers(url: str, server: subprocess.Popen[Any] | None, seconds: float) -> None:
+    """Return once the API answers, of ``server`` or of somebody else's.
+
+    Raises:
+        RunError: it has not within that time, or our server has ended.
+    """
+    deadline = time.monotonic() + seconds
     while True:
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=ANSWER_SECONDS):
@@ -169,5 +184,10 @@ def _wait_until_it_answers(url: str, server: subprocess.Popen[Any] | None) -> No
             if server is not None and server.poll() is not None:
                 raise RunError("the Prefect server", f"ended while it started, with {server.returncode}") from error
             if time.monotonic() > deadline:
-                raise RunError(url, f"no Prefect server answers there ({error}); check PREFECT_API_URL") from error
+                reason = (
+                    f"no Prefect server answers there ({error}); check PREFECT_API_URL"
+                    if server is None
+                    else f"our Prefect server does not answer within {seconds:g} s ({error}); run the same command again"
+                )
+                raise RunError(url, reason) from error
         time.sleep(0.2)

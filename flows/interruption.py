@@ -28,6 +28,8 @@ class Interrupted(KeyboardInterrupt):
 class _State:
     signal_number: int | None = None
     hides_stderr = False
+    stderr = 2
+    """The terminal, whatever became of the place where others write."""
     catching = False
     unwinding_seconds = UNWINDING_SECONDS
 
@@ -58,6 +60,11 @@ def was_interrupted() -> bool:
     return _State.signal_number is not None
 
 
+def say_on_the_way_out(text: str) -> None:
+    """Write a line to the terminal: not through sys.stderr, which the interrupted code may be in the middle of writing to."""
+    os.write(_State.stderr, f"{text}\n".encode())
+
+
 def exit_code() -> int:
     """Return what a shell reports for a process that this signal ended: 130 for Ctrl-C, 143 for SIGTERM."""
     return 128 + (_State.signal_number or signal.SIGINT)
@@ -77,10 +84,10 @@ def _on_signal(number: int, _: FrameType | None) -> None:
     if _State.signal_number is not None:
         end_now()
     _State.signal_number = number
-    # Not through sys.stderr, which the interrupted code may be in the middle of writing to.
-    os.write(2, f"\ncdlabel: {INTERRUPTED}\n".encode() if sys.stderr.isatty() else f"cdlabel: {INTERRUPTED}\n".encode())
+    say_on_the_way_out(f"\ncdlabel: {INTERRUPTED}" if sys.stderr.isatty() else f"cdlabel: {INTERRUPTED}")
     if _State.hides_stderr:
         # Dask and Prefect complain of each other's end, each in its own threads.
+        _State.stderr = os.dup(2)
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 2)
         os.close(null)

@@ -28,6 +28,22 @@ def command():
 
 command()
 """
+SAYS_ITS_LAST = """
+import os, subprocess, sys, time
+from flows.command import one_line_errors, say
+
+@one_line_errors
+def command():
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        print(child.pid, flush=True)
+        time.sleep(60)
+    finally:
+        say("it stands in FILE")
+        os.write(2, b"complaint of a library")
+
+command()
+"""
 IGNORES_HANGUPS = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
 
 
@@ -39,6 +55,14 @@ def test_a_signal_unwinds_the_command_and_names_itself_in_the_exit_code(number: 
     process.send_signal(number)
     assert end_of(process) == (exit_code, 1)
     wait_until_gone(child)
+
+
+def test_what_a_command_says_on_its_way_out_is_heard_and_what_others_write_is_not() -> None:
+    process, _ = start(SAYS_ITS_LAST)
+    with process:
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=20)
+    assert stderr.splitlines()[1:] == ["it stands in FILE"]
 
 
 def test_a_second_ctrl_c_ends_a_command_that_takes_its_time_with_all_that_it_started() -> None:
