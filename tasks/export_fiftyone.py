@@ -9,6 +9,7 @@ the labels are names. There is no JSON format of labels of whole videos, so such
 from __future__ import annotations
 
 import json
+import mimetypes
 from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -26,7 +27,10 @@ LabelNames = Mapping[tuple[str, int], str]
 
 
 def write_fiftyone(connection: duckdb.DuckDBPyConnection, folder: Path) -> int:
-    """Write the view ``exported`` as ``labels.json`` (videos) and ``clips.json``, ascending by URI; return the rows."""
+    """Write the view ``exported`` as ``labels.json`` (videos) and ``clips.json``, ascending by URI; return the rows.
+
+    Without those whose names FiftyOne takes for images: one of them, and it refuses the whole file.
+    """
     names = _label_names(connection)
     rows = _write(folder / VIDEOS_NAME, _rows(connection, _VIDEO_COLUMNS), lambda row: [_video_detection(row)])
     clip_rows = _rows(connection, _CLIP_COLUMNS)
@@ -48,8 +52,15 @@ def _rows(connection: duckdb.DuckDBPyConnection, columns: str) -> Iterator[Row]:
     answer = connection.execute(f"select {columns} from exported order by uri, video_id")
     names = [column[0] for column in answer.description]
     while rows := answer.fetchmany(ROWS_AT_ONCE):
-        for row in rows:
-            yield dict(zip(names, row, strict=True))
+        for values in rows:
+            row = dict(zip(names, values, strict=True))
+            if not _is_image(row["uri"]):
+                yield row
+
+
+def _is_image(uri: str) -> bool:
+    """Tell whether FiftyOne takes a file for an image, as it does a GIF; it goes by the name's MIME type, as we do."""
+    return (mimetypes.guess_type(uri)[0] or "").startswith("image/")
 
 
 def _label_names(connection: duckdb.DuckDBPyConnection) -> LabelNames:

@@ -35,6 +35,8 @@ class Export:
     destination: str
     format: ExportFormat
     rows: int
+    left_out: int
+    """Rows that the format cannot hold."""
     bytes: int
 
 
@@ -56,9 +58,17 @@ def export_labels(out: str, destination: str, export_format: ExportFormat, where
     """
     with new_export(destination) as staged:
         with _labels(open_store(out), where) as connection:
-            rows = _write(connection, staged, export_format)
+            rows, labeled = _write(connection, staged, export_format), _count(connection)
+        if not rows:
+            raise RunError(out, f"holds no label that the format {export_format} can hold; see docs/export.md")
         size_bytes = sum(file.stat().st_size for file in (staged, *staged.rglob("*")) if file.is_file())
-    return Export(destination=absolute_uri(destination), format=export_format, rows=rows, bytes=size_bytes)
+    return Export(
+        destination=absolute_uri(destination),
+        format=export_format,
+        rows=rows,
+        left_out=labeled - rows,
+        bytes=size_bytes,
+    )
 
 
 def _write(connection: duckdb.DuckDBPyConnection, target: Path, export_format: ExportFormat) -> int:
@@ -73,6 +83,11 @@ def _write(connection: duckdb.DuckDBPyConnection, target: Path, export_format: E
             return write_fiftyone(connection, target)
         case _:
             assert_never(export_format)
+
+
+def _count(connection: duckdb.DuckDBPyConnection) -> int:
+    (rows,) = connection.execute("select count(*) from exported").fetchall()[0]
+    return int(rows)
 
 
 @contextmanager

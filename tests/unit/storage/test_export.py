@@ -7,6 +7,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,19 @@ def test_fiftyone_gets_a_detection_in_time_for_every_video_and_every_clip(store:
     assert (student["label"], student["timestamps"], student["confidence"]) == ("run", [0.0, 1.0], 0.75)
     assert (teacher["label"], teacher["timestamps"], teacher["confidence"]) == ("run", [1.0, 2.0], 0.875)
     assert (student["attributes"]["scored_by"], teacher["attributes"]["scored_by"]) == ("student", "teacher")
+
+
+def test_what_fiftyone_takes_for_an_image_is_left_out_and_counted(tmp_path: Path):
+    store = open_store(str(tmp_path / "out"))
+    finished_run(store, "r1", [replace(video("a"), uri="/videos/a.gif"), video("b")])
+    folder = tmp_path / "labels"
+    facts = json.loads(_export(store, folder, "fiftyone", "--json").stdout)
+    assert (facts["rows"], facts["left_out"]) == (1, 1)
+    for name in ("labels.json", "clips.json"):
+        assert list(_temporal_detections(folder / name)) == ["/videos/b.mp4"]
+    only = _export(store, tmp_path / "only", "fiftyone", "--where", "uri like '%.gif'")
+    assert only.exit_code == 1
+    assert "can hold" in only.output
 
 
 def _temporal_detections(file: Path) -> dict[str, Any]:
