@@ -17,6 +17,7 @@ from tasks.generate_corpus import generate_corpus
 VIDEOS = 4
 
 
+@pytest.mark.matrix  # what it is made of is tried every day: tests/integration/test_scale_out.py
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_run_goes_through_a_scheduler_that_speaks_tls_to_two_workers(
     cdlabel: Callable[..., CompletedProcess[str]], tmp_path: Path

@@ -22,6 +22,8 @@ import storage.filesystem
 from storage.filesystem import STAGING, open_store
 
 PAIRS = 6
+EVERY = [3, pytest.param(1, marks=pytest.mark.matrix)]
+"""Of the steps: what a first run does at each is tried every day, what is like it by ``make test-faults``."""
 
 
 @pytest.fixture
@@ -83,10 +85,11 @@ def test_a_first_run_survives_a_crash_at_every_step(archive: Archive, disk: Watc
     assert len(resumed) > len([step for step in steps if step.kind == "link"])
 
 
-def test_a_run_on_top_of_another_survives_a_crash_at_every_step(nightly: Archive, disk: WatchedDisk):
+@pytest.mark.parametrize("every", EVERY)
+def test_a_run_on_top_of_another_survives_a_crash_at_every_step(nightly: Archive, disk: WatchedDisk, every: int):
     steps = steps_of(disk, nightly.copied("undisturbed").label)
     resumed: set[str] = set()
-    for number, moment in _points(steps):
+    for number, moment in list(_points(steps))[::every]:
         crashing = nightly.copied(f"{number}-{moment}")
         witness = Witness(crashing)
         assert len(witness.look().rows) == 4
@@ -110,14 +113,15 @@ def test_going_on_after_a_crash_may_crash_as_well(archive: Archive, disk: Watche
         _dies_and_goes_on(disk, crashing, witness, number, moment, set())
 
 
+@pytest.mark.parametrize("every", EVERY)
 @pytest.mark.parametrize("lost", ["names", "content"])
 def test_a_power_cut_takes_nothing_that_was_said_to_stand(
-    archive: Archive, disk: WatchedDisk, lost: Literal["names", "content"]
+    archive: Archive, disk: WatchedDisk, lost: Literal["names", "content"], every: int
 ):
     steps = steps_of(disk, archive.at(f"{archive.out}-undisturbed").label)
     resumed: set[str] = set()
     kinds = {"names": ("mkdir", "link", "flush folder"), "content": ("link", "flush folder")}[lost]
-    for number, moment in [point for point in _points(steps) if steps[point[0] - 1].kind in kinds]:
+    for number, moment in [point for point in _points(steps) if steps[point[0] - 1].kind in kinds][::every]:
         disk.forget_unflushed()
         crashing = archive.at(f"{archive.out}-{number}-{moment}")
         witness = Witness(crashing)
