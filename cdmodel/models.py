@@ -35,6 +35,7 @@ from cdmodel.bundle import (
 from cdmodel.clips import Pixels
 from cdmodel.device_meter import DeviceMeter, Metered
 from cdmodel.errors import BundleError
+from cdmodel.fast_inference import CLIPS_ON_CPU, OneDnnConvolutions, fold_batch_norms
 from cdmodel.fitting_batches import BatchLimit, score_in_parts
 from cdmodel.sampling import ClipGeometry
 from cdmodel.scores import FloatArray, StudentLogits
@@ -150,7 +151,7 @@ class TeacherScorer:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _score(self, pixels_NTCHW: Pixels) -> FloatArray:
-        with torch.inference_mode():
+        with torch.inference_mode(), OneDnnConvolutions():
             return _to_numpy(self.network(normalise(pixels_NTCHW, self.spec, self.device)))
 
 
@@ -187,10 +188,11 @@ def load_bundle(
         manifest=manifest,
         student=_student_of(folder, manifest, device, allowed),
         teacher=TeacherScorer(
-            network=teacher,
+            network=fold_batch_norms(teacher),
             spec=manifest.teacher,
             device=device,
             flops_per_clip=count_flops(teacher, manifest.teacher.geometry, device),
+            limit=BatchLimit(CLIPS_ON_CPU if device.type == "cpu" else None),
         ),
         device_name=name_device(device),
     )
