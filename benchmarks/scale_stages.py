@@ -28,7 +28,7 @@ from cdmodel.cost import ComputeCost
 from cdmodel.types import Shard, ShardReceipt, VideoRef
 from storage.corpus import CorpusRules, list_videos
 from storage.filesystem import Store, open_store
-from storage.parquet import ROWS_PER_GROUP, to_bytes
+from storage.parquet import ROWS_PER_GROUP, checked_document, to_bytes
 from storage.prediction_schema import PARTITIONS, PUBLISHED_SCHEMA, REPETITIVE_TEXT, SCHEMA_VERSION
 from storage.publish import PublishedFile, PublishedRun, finish_run
 from storage.run_layout import PREDICTIONS, RUNS_TABLE, predictions_name, shard_name, success_name
@@ -187,7 +187,7 @@ def write_shard(store: Store, header: RunHeader, shard: Shard, rows: pa.Table) -
         cost=COST,
         committed_at=NOON,
     )
-    footer = {RECEIPT_KEY: TypeAdapter(ShardReceipt).dump_json(receipt)}
+    footer = checked_document(RECEIPT_KEY, TypeAdapter(ShardReceipt).dump_json(receipt))
     data = to_bytes(rows.replace_schema_metadata(footer), REPETITIVE_TEXT)
     name = shard_name(header.run_id, shard.shard_id)
     if store.staging is None:

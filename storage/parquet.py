@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from cdmodel.errors import DamagedObject
 from storage.filesystem import Store
 
 ROWS_PER_GROUP = 131_072
+_CHECKSUM = b".sha256"
 _OPTIONS: dict[str, Any] = {
     "compression": "zstd",
     "compression_level": 3,
@@ -91,6 +93,25 @@ def reading_rows(store: Store, name: str) -> Iterator[None]:
 def footer(file: pq.ParquetFile) -> Mapping[str, bytes]:
     """Return the key-value metadata that this project put into a footer."""
     return {key.decode(): value for key, value in (file.schema_arrow.metadata or {}).items()}
+
+
+def checked_document(key: bytes, document: bytes) -> dict[bytes, bytes]:
+    """Return the metadata that puts a document into a footer with its checksum: Parquet has one for pages only."""
+    return {key: document, key + _CHECKSUM: hashlib.sha256(document).hexdigest().encode()}
+
+
+def read_document(store: Store, name: str, file: pq.ParquetFile, key: bytes) -> bytes:
+    """Return the document of a footer; empty where there is none.
+
+    Raises:
+        DamagedObject: it is not what was written. Documents without a checksum, of earlier versions, are taken as they are.
+    """
+    metadata = file.schema_arrow.metadata or {}
+    document: bytes = metadata.get(key, b"")
+    written = metadata.get(key + _CHECKSUM)
+    if written is not None and written != checked_document(key, document)[key + _CHECKSUM]:
+        raise damaged(store, name, "its footer is not what was written")
+    return document
 
 
 def damaged(store: Store, name: str, what: str) -> DamagedObject:

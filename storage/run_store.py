@@ -25,7 +25,15 @@ from cdmodel.stage_clock import StageSeconds
 from cdmodel.types import Shard, ShardReceipt, VideoFailure, VideoOutcome, VideoPrediction, VideoRef
 from storage.filesystem import Store
 from storage.lookahead import map_ahead
-from storage.parquet import damaged, fetch_parquet, footer, open_parquet, reading_rows, to_bytes
+from storage.parquet import (
+    checked_document,
+    damaged,
+    fetch_parquet,
+    open_parquet,
+    read_document,
+    reading_rows,
+    to_bytes,
+)
 from storage.plan_decision import read_decision
 from storage.prediction_schema import (
     PREDICTION_SCHEMA,
@@ -141,7 +149,7 @@ def create_plan(store: Store, header: RunHeader, shards: Sequence[Shard], config
             columns["shard_id"].append(shard.shard_id)
             columns["group"].append(video.group)
             columns["shard_share"].append(shard.expected_share)
-    schema = PLAN_SCHEMA.with_metadata({HEADER_KEY: _HEADER.dump_json(header)})
+    schema = PLAN_SCHEMA.with_metadata(checked_document(HEADER_KEY, _HEADER.dump_json(header)))
     plan = to_bytes(pa.table(columns, schema=schema), ["shard_id", "group", "shard_share"])
     return store.create(plan_name(header.run_id), plan)
 
@@ -247,7 +255,8 @@ def commit_shard(
     """
     table = outcomes_to_table(outcomes, context)
     receipt = replace(_summarise(outcomes, context, committed_at), rows_sha256=digest_rows(table), stages=stages)
-    table = table.replace_schema_metadata({RECEIPT_KEY: _RECEIPT.dump_json(receipt), **VERSION_METADATA})
+    document = checked_document(RECEIPT_KEY, _RECEIPT.dump_json(receipt))
+    table = table.replace_schema_metadata({**document, **VERSION_METADATA})
     if store.create(shard_name(context.run_id, context.shard_id), to_bytes(table, REPETITIVE_TEXT)):
         return receipt
     return _winner(store, context.run_id, context.shard_id, context.fingerprint)
@@ -321,7 +330,7 @@ def read_shard(store: Store, run_id: str, shard: Shard) -> CommittedShard:
 
 def _header_of(store: Store, run_id: str, plan: pq.ParquetFile) -> RunHeader:
     name = plan_name(run_id)
-    content = footer(plan).get(HEADER_KEY.decode(), b"")
+    content = read_document(store, name, plan, HEADER_KEY)
     try:
         _refuse_newer(run_id, _VERSION.validate_json(content))
         header = _HEADER.validate_json(content)
@@ -350,7 +359,7 @@ def _checked(store: Store, run_id: str, planned_id: str, shard: Shard) -> Shard:
 def _receipt_of(store: Store, run_id: str, shard_id: str, shard: pq.ParquetFile) -> ShardReceipt:
     name = shard_name(run_id, shard_id)
     try:
-        receipt = _RECEIPT.validate_json(footer(shard).get(RECEIPT_KEY.decode(), b""))
+        receipt = _RECEIPT.validate_json(read_document(store, name, shard, RECEIPT_KEY))
     except ValidationError as error:
         raise damaged(store, name, "it carries no receipt of this version") from error
     if (receipt.run_id, receipt.shard_id, receipt.videos) != (run_id, shard_id, shard.metadata.num_rows):

@@ -25,7 +25,15 @@ from cdmodel.student_pass import PassReceipt, StudentOutcome, StudentPass
 from cdmodel.types import ClipSpan, Shard, VideoFailure, VideoRef
 from storage.filesystem import Store
 from storage.lookahead import map_ahead
-from storage.parquet import damaged, fetch_parquet, footer, open_parquet, reading_rows, to_bytes
+from storage.parquet import (
+    checked_document,
+    damaged,
+    fetch_parquet,
+    open_parquet,
+    read_document,
+    reading_rows,
+    to_bytes,
+)
 from storage.prediction_schema import VERSION_METADATA
 from storage.run_layout import pass_name, passes_folder
 from storage.score_columns import MATRIX, VECTOR, read_matrix, read_vector, to_matrices, to_vectors
@@ -68,7 +76,8 @@ def commit_passes(store: Store, receipt: PassReceipt, outcomes: Sequence[Student
     Raises:
         StorageUnavailable, CommitStateUnknown, DamagedObject: as ``run_store.commit_shard``.
     """
-    table = _to_table(outcomes).replace_schema_metadata({RECEIPT_KEY: _RECEIPT.dump_json(receipt), **VERSION_METADATA})
+    document = checked_document(RECEIPT_KEY, _RECEIPT.dump_json(receipt))
+    table = _to_table(outcomes).replace_schema_metadata({**document, **VERSION_METADATA})
     if store.create(pass_name(receipt.run_id, receipt.shard_id), to_bytes(table, [])):
         return receipt
     return read_pass_receipt(store, receipt.run_id, receipt.shard_id, receipt.fingerprint)
@@ -254,7 +263,7 @@ def _outcome(table: pa.Table, row: int, video: VideoRef, labels: int) -> Student
 def _receipt_of(store: Store, run_id: str, shard_id: str, fingerprint: str, file: pq.ParquetFile) -> PassReceipt:
     name = pass_name(run_id, shard_id)
     try:
-        receipt = _RECEIPT.validate_json(footer(file).get(RECEIPT_KEY.decode(), b""))
+        receipt = _RECEIPT.validate_json(read_document(store, name, file, RECEIPT_KEY))
     except ValidationError as error:
         raise damaged(store, name, "it carries no receipt of this version") from error
     if (receipt.run_id, receipt.shard_id, receipt.fingerprint) != (run_id, shard_id, fingerprint):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from storage.attempt_log import open_attempt
 from storage.filesystem import open_store
 from storage.run_layout import plan_name, run_row_name, shard_name
 from storage.run_record import RunRecord
-from storage.run_store import RunHeader, iter_shards, list_runs
+from storage.run_store import RunHeader, iter_shards, list_runs, read_header
 from storage.views import connect_views, read_predictions
 from tasks.run_request import LabelingPlan, NothingToDo
 from tasks.verify_output import verify_output
@@ -289,6 +290,20 @@ def test_a_bit_flipped_anywhere_is_refused_by_name_or_changes_no_row(unmarked: R
         refused += subject is not None
         assert subject == str(path) or (subject is None and _rows(one) == expected), position
     assert refused > 0
+
+
+def test_a_bit_flipped_anywhere_in_what_a_plan_says_of_its_run_is_refused(labeled: Run):
+    """A plan of other settings is somebody else's work: the run would be left for good, and its videos with it."""
+    path, said = labeled.plan(), labeled.header
+    whole = path.read_bytes()
+    footer_bytes = int.from_bytes(whole[-8:-4], "little")
+    taken = []
+    for position in range(len(whole) - 8 - footer_bytes, len(whole) - 8, 5):
+        path.write_bytes(_flip(position)(whole))
+        with suppress(DamagedObject):
+            taken.append(read_header(open_store(labeled.archive.out), labeled.run_id))
+    assert set(taken) <= {said}
+    assert len(taken) < footer_bytes / 5
 
 
 def _refused_subject(run: Run) -> str | None:

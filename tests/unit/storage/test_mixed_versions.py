@@ -19,6 +19,7 @@ from cdmodel.failure_policy import FailurePolicy
 from storage.compaction import compact_runs
 from storage.filesystem import Store, open_store
 from storage.ledger import work_left
+from storage.parquet import checked_document
 from storage.prediction_schema import LABEL_NAMES, PREDICTION_SCHEMA, SCHEMA_VERSION
 from storage.publish import read_success
 from storage.row_digest import digest_rows
@@ -78,7 +79,7 @@ def _edit_footer(store: Store, name: str, key: bytes, **changes: object) -> None
     with pq.ParquetFile(path) as file:
         table = file.read()
     metadata = dict(table.schema.metadata)
-    metadata[key] = json.dumps({**json.loads(metadata[key]), **changes}).encode()
+    metadata |= checked_document(key, json.dumps({**json.loads(metadata[key]), **changes}).encode())
     pq.write_table(table.replace_schema_metadata(metadata), path)
 
 
@@ -158,6 +159,7 @@ def test_a_plan_without_the_newer_fields_is_read_with_their_defaults(store: Stor
     content = json.loads(metadata[HEADER_KEY])
     for name in ("relabel", "videos_quarantined", "create_only_honoured"):
         del content[name]
+    del metadata[HEADER_KEY + b".sha256"]
     pq.write_table(table.replace_schema_metadata({**metadata, HEADER_KEY: json.dumps(content).encode()}), path)
     header = read_header(store, "r1")
     assert (header.relabel, header.videos_quarantined, header.create_only_honoured) == (False, 0, True)
