@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import subprocess
@@ -13,14 +14,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cdmodel.errors import RunError
-
-if TYPE_CHECKING:
-    from prefect.server.api.server import SubprocessASGIServer
 
 DEFAULTS = {
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
@@ -32,12 +30,11 @@ DEFAULTS = {
     # Prefect's notes to its own developers, which it would print when the server ends before a run does.
     "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
 }
-SERVER_ENVIRONMENT = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-"""As Prefect 3.8 sets it for the server that it starts itself."""
-PORT_IS_TAKEN = 3
-"""With which uvicorn exits when somebody else was faster."""
+REPORTING = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+"""Of a server that takes reports and does nothing else, as Prefect 3.8 has it for the one that it starts itself."""
 APPLICATION = ("--factory", "prefect.server.api.server:create_app")
 HOST, PORT = "127.0.0.1", 4200
+_REPORTING_NOW: set[str] = set()
 START_SECONDS = 120.0
 END_SECONDS = 5.0
 ANSWER_SECONDS = 10.0
@@ -68,30 +65,35 @@ main()
 """Prefect's server, which leaves when its parent is gone: started plainly, it would outlive a command that is killed."""
 
 
-def tie_embedded_server_to_us() -> None:
-    """Have Prefect start its embedded server so that it ends with this process, and does not hear the terminal's Ctrl-C.
+@contextmanager
+def reporting_server() -> Iterator[Callable[[], None]]:
+    """Have flow runs of this process reported to the API that is set, or to a server of our own; yield what waits for it.
 
-    It must answer until it has been told how the run ended. Must run before the first flow.
+    Ours starts while the caller goes on. It ends with this process, once Prefect has sent at exit what it still has to say, and
+    does not hear the terminal's Ctrl-C. Prefect's own would be started when the flow is called, not before, and by loading
+    all of the server into this process too.
+
+    Raises:
+        RunError: our server does not answer; raised by what waits.
     """
-    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
-    SubprocessASGIServer._run_uvicorn_command = _start_tied  # type: ignore[method-assign, assignment]
+    if PREFECT_API_URL.value():
+        yield lambda: None
+        return
+    seconds = get_current_settings().server.ephemeral.startup_timeout_seconds
+    port = _free_port(0)
+    url = f"http://{HOST}:{port}/api"
+    server = _start_server(port, REPORTING)
+    atexit.register(_end_server, server)
+    _REPORTING_NOW.add(url)
+    with temporary_settings({PREFECT_API_URL: url}):
+        yield lambda: _wait_until_it_answers(url, server, seconds)
 
 
-def _start_tied(server: SubprocessASGIServer) -> subprocess.Popen[Any]:
-    from prefect.settings.context import get_current_settings
-
-    settings = get_current_settings()
-    environment = settings.to_environment_variables(exclude_unset=True)
-    process = _start_server(server.port, {**SERVER_ENVIRONMENT, **environment})
-    # Prefect's own waiting takes an answer that is late for a failure.
-    try:
-        _wait_until_it_answers(server.api_url, process, settings.server.ephemeral.startup_timeout_seconds)
-    except RunError:
-        if process.poll() != PORT_IS_TAKEN:  # then Prefect tries the next one
-            _end_server(process)
-            raise
-    return process
+def outlives_this_process(url: str) -> bool:
+    """Tell whether a Prefect API is of somebody else's server, or of one that shows pages: not of a reporting one of ours."""
+    return url not in _REPORTING_NOW
 
 
 @contextmanager
@@ -111,7 +113,7 @@ def scheduling_server() -> Iterator[str]:
         _wait_until_it_answers(url, None, ANSWER_SECONDS)
         yield url
         return
-    port = int(os.environ.get("PREFECT_SERVER_API_PORT") or _free_port())
+    port = int(os.environ.get("PREFECT_SERVER_API_PORT") or _free_port(PORT, 0))
     url = f"http://{HOST}:{port}/api"
     place = {"PREFECT_SERVER_API_HOST": HOST, "PREFECT_SERVER_API_PORT": str(port), "PREFECT_UI_API_URL": url}
     server = _start_server(port, {**place, "PREFECT__SERVER_FINAL": "1"})
@@ -126,7 +128,7 @@ def scheduling_server() -> Iterator[str]:
         _end_server(server)
 
 
-def _start_server(port: int | None, environment: dict[str, str]) -> subprocess.Popen[Any]:
+def _start_server(port: int, environment: dict[str, str]) -> subprocess.Popen[Any]:
     place = ["--host", HOST, "--port", str(port)]
     return subprocess.Popen(
         [
@@ -155,8 +157,9 @@ def _end_server(server: subprocess.Popen[Any]) -> None:
         server.wait()
 
 
-def _free_port() -> int:
-    for port in (PORT, 0):
+def _free_port(*candidates: int) -> int:
+    """Return the first that nobody listens at; 0 is any."""
+    for port in candidates:
         with closing(socket.socket()) as candidate:
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -137,15 +137,16 @@ def _run_label(settings: LabelRunConfig, debug: bool) -> RunRecord | None:
         return None
     header = plan.header
     say(_opening(plan))
-    from flows.embedded_prefect import tie_embedded_server_to_us, use_embedded_prefect
+    from flows.embedded_prefect import reporting_server, use_embedded_prefect
 
-    with stretch("driver", "load Prefect"):
-        use_embedded_prefect("INFO" if debug else "CRITICAL")
-        tie_embedded_server_to_us()
-        from flows.label import label_corpus
+    use_embedded_prefect("INFO" if debug else "CRITICAL")
+    with reporting_server() as wait_for_server:
+        with stretch("driver", "load Prefect"):
+            from flows.label import label_corpus
 
-    with stretch("driver", "flow"):
-        record = label_corpus(settings.model_copy(update={"run_id": header.run_id}))
+            wait_for_server()
+        with stretch("driver", "flow"):
+            record = label_corpus(settings.model_copy(update={"run_id": header.run_id}))
     # The plan was not finished a moment ago; another process may have been faster since.
     return None if isinstance(record, NothingToDo) else record
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cdmodel.types import ShardReceipt
 from flows.command import say
+from flows.embedded_prefect import outlives_this_process
 from storage.run_store import RunHeader
 
 SECONDS_BETWEEN_ARTIFACT_UPDATES = 2.0
@@ -84,6 +85,6 @@ def tell_where_to_look(dashboard: str | None) -> None:
     """Print the addresses of the run's pages: Dask's, and Prefect's where its server outlives the command."""
     if dashboard is not None:
         say(f"Dask dashboard: {dashboard}")
-    flow_run_id = runtime.flow_run.get_id()
-    if flow_run_id is not None and get_current_settings().api.url is not None:
+    flow_run_id, api = runtime.flow_run.get_id(), get_current_settings().api.url
+    if flow_run_id is not None and api is not None and outlives_this_process(api):
         say(f"Prefect page: {url_for('flow-run', flow_run_id)}")

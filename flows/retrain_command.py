@@ -20,16 +20,18 @@ def retrain(
     debug: Debug = False,
 ) -> None:
     """Learn from what was labeled, judge the candidate, and promote it if it passes the gate."""
-    from flows.embedded_prefect import use_embedded_prefect
+    from flows.embedded_prefect import reporting_server, use_embedded_prefect
     from flows.retrain_config import load_retrain_config
 
     settings = load_retrain_config(config, assignments or [])
     use_embedded_prefect("DEBUG" if debug else "CRITICAL")
-    from flows.retrain import retrain_student
-    from flows.retrain_receipt import gate_receipt, why
-    from tasks.retrain_cycle import CoolingDown
+    with reporting_server() as wait_for_server:
+        from flows.retrain import retrain_student
+        from flows.retrain_receipt import gate_receipt, why
+        from tasks.retrain_cycle import CoolingDown
 
-    record = retrain_student(settings)
+        wait_for_server()
+        record = retrain_student(settings)
     assert not isinstance(record, CoolingDown)  # only an alarm has to wait
     show(asdict(record), gate_receipt(record), json_output)
     if strict and record.status != "promoted":
