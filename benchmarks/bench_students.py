@@ -21,7 +21,8 @@ from document import argument_parser, document
 from cdmodel.bundle import BUILTIN_BUILDERS, ModelSpec
 from cdmodel.decode import ClipReader
 from cdmodel.encode import KEYFRAME_INTERVAL, encode_mp4
-from cdmodel.models import build_network, count_flops, limit_threads
+from cdmodel.flop_count import count_flops
+from cdmodel.models import build_network, limit_threads
 from cdmodel.sampling import ClipGeometry, ClipSampling
 from cdmodel.student_sizes import STUDENT_SIZES, StudentSpec, student_spec
 

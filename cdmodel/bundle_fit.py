@@ -18,9 +18,9 @@ from cdmodel.aggregation import Judge, MeanProbability
 from cdmodel.bundle import ModelSpec
 from cdmodel.decision_fit import Decisions, fit_decisions
 from cdmodel.descent import Keeper, OnProgress, TrainingProgress
+from cdmodel.flop_count import count_flops
 from cdmodel.labels import LabelKind
 from cdmodel.metrics import area_under_roc, expected_calibration_error, mean_average_precision
-from cdmodel.models import count_flops
 from cdmodel.network_training import TrainedNetworks, train_networks
 from cdmodel.policies import DenseStudent, DenseTeacher
 from cdmodel.replay import CachedVideo, ClipFlops, Replay, ScoredVideo, VideoSeconds, calibrate, replay, truth_of

@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from cdmodel.bundle import (
     BUILTIN_BUILDERS,
@@ -37,6 +35,7 @@ from cdmodel.device_meter import DeviceMeter, Metered
 from cdmodel.errors import BundleError
 from cdmodel.fast_inference import CLIPS_ON_CPU, OneDnnConvolutions, fold_batch_norms
 from cdmodel.fitting_batches import BatchLimit, score_in_parts
+from cdmodel.flop_count import count_flops
 from cdmodel.sampling import ClipGeometry
 from cdmodel.scores import FloatArray, StudentLogits
 from cdmodel.shared_device import AskedModel, SharedDevice
@@ -251,18 +250,6 @@ def build_network(
         )
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise BundleError(spec.builder, f"the model cannot be built: {error}") from error
-
-
-def count_flops(network: nn.Module, geometry: ClipGeometry, device: torch.device) -> int:
-    """Measure the FLOPs of one clip, a multiply-accumulate being two; elementwise operations are not counted.
-
-    Attention is counted as the two matrix products it is: the counter does not know every fused kernel, that of CPUs
-    for one, and the count must not depend on the device.
-    """
-    clip_NTCHW = torch.zeros(1, geometry.frames, 3, geometry.height, geometry.width, device=device)
-    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        network(clip_NTCHW)
-    return int(counter.get_total_flops())
 
 
 def normalise(pixels_NTCHW: Pixels, spec: ModelSpec, device: torch.device) -> Tensor:

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from cdmodel.bundle import BUILTIN_BUILDERS, ModelSpec
 from cdmodel.errors import BundleError
+from cdmodel.flop_count import count_flops
 from cdmodel.hf_teacher import HuggingFaceTeacher, build_hf_teacher, open_with_new_head, read_facts
-from cdmodel.models import build_network, count_flops
+from cdmodel.models import build_network
 from cdmodel.sampling import ClipGeometry
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed; it comes with the extra hf")

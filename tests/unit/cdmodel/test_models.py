@@ -20,7 +20,6 @@ from cdmodel.errors import BundleError
 from cdmodel.models import (
     CascadeModels,
     build_network,
-    count_flops,
     load_bundle,
     measure_motion,
     name_device,
@@ -154,11 +153,6 @@ def test_a_builder_of_ones_own_works_where_it_is_allowed(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     write_tiny_bundle(tmp_path / "bundle", teacher_builder="own_builder:build")
     assert load_bundle(tmp_path / "bundle", allowed_builders=("own_builder",)).teacher.flops_per_clip > 0
-
-
-def test_flops_of_a_linear_layer_are_two_per_weight():
-    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2 * 3 * 4 * 4, 7, bias=False))
-    assert count_flops(flat, ClipGeometry(frames=2, height=4, width=4), CPU) == 2 * 96 * 7
 
 
 def test_pixels_are_scaled_by_channel(folder):

@@ -52,7 +52,7 @@ def test_grey_clips_that_stand_still_differ_from_their_reverse_in_nothing_and_mo
 def test_confidence_heads_cost_less_than_one_percent(student):
     heads = sum(weight.numel() for name, weight in student.named_parameters() if name.startswith("judge"))
     # A linear layer takes one multiply-accumulate for each weight.
-    from cdmodel.models import count_flops
+    from cdmodel.flop_count import count_flops
     from cdmodel.sampling import ClipGeometry
 
     flops = count_flops(student.eval(), ClipGeometry(frames=8, height=48, width=48), torch.device("cpu"))

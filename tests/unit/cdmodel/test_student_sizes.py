@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from cdmodel.bundle import BUILTIN_BUILDERS, ModelSpec
-from cdmodel.models import StudentOutput, build_network, count_flops
+from cdmodel.flop_count import count_flops
+from cdmodel.models import StudentOutput, build_network
 from cdmodel.sampling import ClipGeometry
 from cdmodel.student import build_compact_student, build_keyframe_student, build_student
 from cdmodel.student_sizes import STUDENT_SIZES, StudentSize, StudentSpec, student_spec

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cdmodel.models import count_flops
+from cdmodel.flop_count import count_flops
 from cdmodel.sampling import ClipGeometry
 from cdmodel.student import build_student
 from cdmodel.teacher import build_teacher
