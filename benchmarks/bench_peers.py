@@ -180,7 +180,7 @@ def find_peers(interpreter: str) -> dict[str, dict[str, str]]:
 
 def make_ways(place: Path, corpus: Corpus, peers: Mapping[str, str], arguments: argparse.Namespace) -> list[Way]:
     """Return every program on every case that is asked for; the cascade needs what the others take for the teacher."""
-    ours = Cdlabel(place, corpus.folder, arguments.few)
+    ours = Cdlabel(place, corpus.folder)
     ours.warm_up(corpus.paths[:1])
     ways = [Way(program=OURS, case=case, label=partial(ours.label, case)) for case in arguments.only]
     for case in ("student", "teacher"):
@@ -195,11 +195,9 @@ def make_ways(place: Path, corpus: Corpus, peers: Mapping[str, str], arguments: 
 class Cdlabel:
     """The command, with a Prefect of its own."""
 
-    def __init__(self, place: Path, corpus: Path, few: int) -> None:
+    def __init__(self, place: Path, corpus: Path) -> None:
         self._place = place
-        # However few the videos, every worker gets some: their start must not be taken for what more videos take.
-        shards = max(1, few // len(os.sched_getaffinity(0)))
-        self._options = (f"--set=corpus.roots={json.dumps([str(corpus)])}", f"--set=sharding.videos_per_shard={shards}")
+        self._options = (f"--set=corpus.roots={json.dumps([str(corpus)])}",)
         self._environment = {
             **os.environ,
             "PREFECT_HOME": str(place / "prefect"),
