@@ -39,6 +39,7 @@ from run_simulation import (
     SimulatedRun,
     VideoRates,
     WorkerSeconds,
+    dearest_first,
     draw_archive,
     know,
     simulate,
@@ -248,7 +249,7 @@ def spend_a_night(
     originals = [shards[number % len(shards)] for number in range(wanted)]
     copies = [replace(shard, shard_id=f"{shard.shard_id}-{number}") for number, shard in enumerate(originals)]
     seconds = {copy.shard_id: known[shard.shard_id] for copy, shard in zip(copies, originals, strict=True)}
-    run = simulate(copies, lambda env: KnownSeconds(env, seconds), settings, SEED)
+    run = simulate(dearest_first(copies), lambda env: KnownSeconds(env, seconds), settings, SEED)
     useful_seconds = sum(seconds[shard_id].with_look_ahead for shard_id in run.committed)
     return run, useful_seconds / run.held_seconds
 

@@ -29,7 +29,7 @@ from bench_isolation import FRAMES_PER_SECOND as TEXTURE_FRAMES_PER_SECOND
 from bench_isolation import moving_texture
 from bench_plan import lengths
 from numpy.typing import NDArray
-from run_simulation import Pipeline, Processor, RunSettings, SimulatedRun, VideoRates, simulate
+from run_simulation import Pipeline, Processor, RunSettings, SimulatedRun, VideoRates, dearest_first, simulate
 from scipy.optimize import brentq, nnls
 
 from cdmodel.bundle import DEMO_BUNDLE, read_manifest
@@ -325,7 +325,7 @@ def predict(
     def labor(env: simpy.Environment) -> Pipeline:
         return Pipeline(env, work, Processor(env, count_cores(), others=others, slice_seconds=SLICE_SECONDS))
 
-    return simulate(cut_shards(videos, SHARDING, "fingerprint"), labor, settings)
+    return simulate(dearest_first(cut_shards(videos, SHARDING, "fingerprint")), labor, settings)
 
 
 def _fit(videos: Sequence[VideoTimes]) -> VideoRates:
