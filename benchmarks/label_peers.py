@@ -7,7 +7,8 @@ May need another interpreter than ours. Knows nothing of the product but the bun
 LIST holds one path a line, ANSWERS gets ``{path: [label, clips]}``; ``python label_peers.py`` alone prints, as JSON, the version
 of each peer that can be imported here, or why it cannot.
 
-- ``plain``: one process, one loop: decode, batches of 16 clips, network.
+- ``plain``: a process per core, each with its part of the list and one loop: decode, batches of 16 clips, network. Fewer processes
+  than the others have would spend less CPU time on the same work: cores that share their units slow one another down.
 - ``ray``: ``flat_map`` from paths to clips, then ``map_batches`` with a class in a pool of actors, batches of 16. As many
   actors as cores and as many tasks that decode, each asking for half a core, so that no core waits for the other kind; where
   every actor asks for a whole one, nothing is left to decode with and Ray waits for ever.
@@ -24,7 +25,10 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +62,13 @@ def versions() -> dict[str, dict[str, str]]:
 
 
 def label_plainly(paths: list[str], which: Which) -> Answers:
+    cores = len(os.sched_getaffinity(0))
+    parts = [paths[first::cores] for first in range(cores)]
+    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as processes:
+        return Answers.of(processes.map(partial(label_in_a_loop, which=which), parts))
+
+
+def label_in_a_loop(paths: list[str], which: Which) -> Answers:
     model, answers = ClipModel(which), Answers()
     clips = ((path, clip) for path in paths for clip in read_clips(path, which))
     while batch := list(islice(clips, CLIPS_PER_BATCH)):

@@ -7,7 +7,7 @@ of PyAV's documentation. N clips, T frames, C channels, H height, W width, K lab
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Literal
@@ -121,13 +121,23 @@ class Answers:
     """The mean of the clips' probabilities for each video: the usual answer of a model asked about all of them."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(1))
-        self._clips: dict[str, int] = defaultdict(int)
+        self._sums: dict[str, NDArray[np.float64]] = {}
+        self._clips: Counter[str] = Counter()
+
+    @classmethod
+    def of(cls, parts: Iterable[Answers]) -> Answers:
+        """Return the answers of parts that have no video in common."""
+        whole = cls()
+        for part in parts:
+            whole._sums |= part._sums
+            whole._clips += part._clips
+        return whole
 
     def add(self, paths: Iterable[str], probabilities_NK: Iterable[NDArray[np.float32]]) -> None:
         """Count some clips in, of any videos."""
         for path, probabilities_K in zip(paths, probabilities_NK, strict=True):
-            self._sums[path] = self._sums[path] + np.asarray(probabilities_K, dtype=np.float64)
+            clip_K = np.asarray(probabilities_K, dtype=np.float64)
+            self._sums[path] = self._sums[path] + clip_K if path in self._sums else clip_K
             self._clips[path] += 1
 
     def to_json(self) -> str:
