@@ -7,8 +7,8 @@ May need another interpreter than ours. Knows nothing of the product but the bun
 LIST holds one path a line, ANSWERS gets ``{path: [label, clips]}``; ``python label_peers.py`` alone prints, as JSON, the version
 of each peer that can be imported here, or why it cannot.
 
-- ``plain``: a process per core, each with its part of the list and one loop: decode, batches of 16 clips, network. Fewer processes
-  than the others have would spend less CPU time on the same work: cores that share their units slow one another down.
+- ``plain``: a process per core, each with its part of the list and one loop: decode, batches of 16 clips, network. Fewer
+  processes than the others have would spend less CPU time on the same work: cores that share units slow one another down.
 - ``ray``: ``flat_map`` from paths to clips, then ``map_batches`` with a class in a pool of actors, batches of 16. As many
   actors as cores and as many tasks that decode, each asking for half a core, so that no core waits for the other kind; where
   every actor asks for a whole one, nothing is left to decode with and Ray waits for ever.
