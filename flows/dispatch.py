@@ -52,6 +52,10 @@ SCHEDULER_SETTINGS = {
     # A nanny whose worker is not back within this time is closed for good; models take longer to load than the 15 s
     # that Dask allows.
     "distributed.deploy.lost-worker-timeout": "10 minutes",
+    # glibc keeps what a network's layers free, for the next clip. Dask has it given back to the system at once, so that every
+    # layer waits for new pages: twice the CPU time of the teacher (docs/experiments.md). deploy/dask.env says the same.
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 128 * 2**20,
     "distributed.scheduler.worker-saturation": 1.0,
     # How many workers one shard may kill before it is given up.
     "distributed.scheduler.allowed-failures": 2,

@@ -86,6 +86,16 @@ def test_workers_do_not_hear_the_terminal(cluster: Cluster) -> None:
     assert {signal.SIGINT, signal.SIGHUP} <= outcome.result
 
 
+def test_workers_keep_what_a_network_frees_for_the_next_clip(cluster: Cluster) -> None:
+    [outcome] = run_on_workers(cluster, mmap_threshold, iter([("memory", 0)]))
+    assert isinstance(outcome, Completed)
+    assert outcome.result == os.environ.get("MALLOC_MMAP_THRESHOLD_", str(32 * 2**20))
+
+
+def mmap_threshold(_: int) -> str | None:
+    return os.environ.get("MALLOC_MMAP_THRESHOLD_")
+
+
 def blocked_signals(_: int) -> set[signal.Signals]:
     return {signal.Signals(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())}
 

@@ -21,6 +21,7 @@ from packaging.specifiers import SpecifierSet
 
 from flows.cli import app
 from flows.config import load_config
+from flows.dispatch import SCHEDULER_SETTINGS
 
 ROOT = Path(__file__).parents[3]
 DEPLOY, PAGE = ROOT / "deploy", ROOT / "docs" / "scale-out.md"
@@ -169,9 +170,15 @@ def test_kubernetes_has_the_settings_of_the_scripts() -> None:
     assert settings_of_the_scripts().items() <= settings_of_kubernetes().items()
 
 
+def test_workers_keep_memory_as_those_of_a_local_cluster_do() -> None:
+    ours = {name.rpartition(".")[2]: str(value) for name, value in SCHEDULER_SETTINGS.items() if "MALLOC" in name}
+    assert len(ours) == 2
+    assert ours.items() <= settings_of_the_scripts().items()
+
+
 def test_dask_knows_the_settings() -> None:
     named = set(re.findall(r"\bDASK_DISTRIBUTED__\w+", "\n".join(TEXTS.values())))
-    assert set(settings_of_kubernetes()) <= named
+    assert {name for name in settings_of_kubernetes() if not name.startswith("MALLOC_")} <= named
     for name in named:
         place: Any = dask.config.config
         for part in name.removeprefix("DASK_").lower().split("__"):
