@@ -29,10 +29,10 @@ from tasks.sample_video import MeasuredVideo, ScoutedVideo, measure_video, scout
 from tasks.scouted_costs import SCOUTED_PER_LABELED, choose_labeled
 
 Measured = TypeVar("Measured", MeasuredVideo, ScoutedVideo)
-PREFECT_IMPORTS, PREFECT_IMPORTS_WITH_SERVER = 4.5, 0.6
+PREFECT_IMPORTS, PREFECT_IMPORTS_WITH_SERVER = 3.0, 0.6
 """What a run takes besides and a sample does not, in units of what loading Prefect took a moment ago: its server, unless
-one runs already, and the flow's own steps. The first follows from CPU times of one flow without work, the second is a
-guess; all are a processor's work, so that a slower or busier one makes them longer alike."""
+one runs already, and the flow's own steps. The first follows from the wall time of one run that was planned before, the second
+is a guess; all are a processor's work, so that a slower or busier one makes them longer alike."""
 
 
 def estimate_run_cost(config: LabelRunConfig, plan: LabelingPlan, sample: int, seed: int) -> RunEstimate:
