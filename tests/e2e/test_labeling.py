@@ -148,13 +148,13 @@ def test_real_videos_each_get_one_row(
     part: str,
     failed: bool,
 ) -> None:
-    source = real_videos / part
-    files = sum(path.is_file() for path in source.rglob("*"))
+    chosen = sorted(path for path in (real_videos / part).rglob("*") if path.is_file())
+    source, roots = real_videos / part, json.dumps([str(real_videos)])
     if part == "actions":  # some of each folder do
-        chosen = sorted(path for path in source.rglob("*") if path.is_file())[::4]
-        source, files = tmp_path / "some.csv", len(chosen)
+        chosen, source = chosen[::4], tmp_path / "some.csv"
         source.write_text("\n".join(["uri", *map(str, chosen)]) + "\n")
-    run = json.loads(cdlabel("label", source, "--out", tmp_path / "out", "--json", env=embedded).stdout)
+    command = ("label", source, "--out", tmp_path / "out", "--json", "--set", f"corpus.roots={roots}")
+    run, files = json.loads(cdlabel(*command, env=embedded).stdout), len(chosen)
     assert run["videos_planned"] == files
     assert bool(run["videos_failed"]) == failed
     counts = rows(tmp_path / "out", "select count(*) as n, count(distinct video_id) as ids from predictions")
