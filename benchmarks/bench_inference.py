@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     folder = local_bundle(None)
-    scorer, plain = load_bundle(folder).teacher, load_plainly()
+    scorer, plain = load_bundle(folder).teacher, load_plainly(folder)
     cases = {f"{clips} clips at hand": compare(scorer, plain, clips, arguments.repetitions) for clips in CLIPS}
     report = document("inference", cases, arguments.repetitions)
     if arguments.json:
@@ -45,8 +46,7 @@ def main() -> None:
         print(f"{name}: {found['ours']} {found['unit']}, others {found['others']}, ratios {found['ratios']}")
 
 
-def load_plainly() -> nn.Module:
-    folder = local_bundle(None)
+def load_plainly(folder: Path) -> nn.Module:
     manifest = read_manifest(folder)
     network = build_network(manifest.teacher, len(manifest.labels), BUILTIN_BUILDERS)
     network.load_state_dict({name: values.float() for name, values in load_file(find_teacher(folder)).items()})

@@ -39,7 +39,6 @@ from run_simulation import (
     SimulatedRun,
     VideoRates,
     WorkerSeconds,
-    dearest_first,
     draw_archive,
     know,
     simulate,
@@ -59,6 +58,7 @@ from cdmodel.cost import SECONDS_PER_HOUR
 from cdmodel.types import Shard
 from storage.filesystem import StoredObject, open_store
 from storage.run_layout import RUNS, plan_name
+from storage.shard_order import dearest_first
 from tasks.sharding import ShardingSettings, cut_shards
 
 PARTS = ("real", "scale", "archive")

@@ -34,7 +34,7 @@ from flows.label import labeling_spec
 from flows.shard_rounds import ShardWork, run_in_rounds
 from storage.filesystem import open_store
 from storage.run_store import create_plan, iter_shards, make_shard, read_receipts
-from storage.shard_order import iter_dearest_first
+from storage.shard_order import dearest_first, iter_dearest_first
 from tasks.label_shard import LabelingSpec, label_shard
 from tasks.plan_run import preview_run
 from tasks.run_request import LabelingPlan
@@ -151,8 +151,7 @@ def label_on_paper() -> dict[str, Any]:
 def ways_on_paper(videos: Sequence[VideoRef], seconds: dict[str, float]) -> Iterator[tuple[str, list[float]]]:
     """Yield what the shards take, in the order that they go out, one way after another."""
     by_cost = cut_shards(videos, ShardingSettings(), "paper")
-    dearest_first = sorted(by_cost, key=lambda shard: shard.expected_share or 0.0, reverse=True)
-    ways = {BY_COST: dearest_first, COST_UNORDERED: by_cost, BY_COUNT: cut_by_count(by_cost, "paper")}
+    ways = {BY_COST: dearest_first(by_cost), COST_UNORDERED: by_cost, BY_COUNT: cut_by_count(by_cost, "paper")}
     for way, shards in ways.items():
         yield way, [sum(seconds[video.video_id] for video in shard.videos) for shard in shards]
 

@@ -13,24 +13,18 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench_plan import generate
+from bench_tail import BY_COST, label
 from document import argument_parser, document
 
-from cdmodel.types import Shard, ShardReceipt
 from flows.config import load_config, to_request
 from flows.dispatch import Cluster, ClusterSettings, open_cluster
 from flows.label import labeling_spec
-from flows.shard_rounds import ShardWork, run_in_rounds
-from storage.filesystem import open_store
-from storage.run_store import create_plan
-from storage.shard_order import iter_dearest_first
-from tasks.label_shard import LabelingSpec, label_shard
 from tasks.plan_run import preview_run
 from tasks.run_request import LabelingPlan
 
@@ -75,15 +69,12 @@ def label_in_turns(folder: Path, videos: int, repetitions: int) -> list[dict[int
         for workers, cluster in clusters.items():
             give_each_a_core(cluster)
             specs[workers] = replace(labeling_spec(config, plan, cluster), worker_cores=1)
-            label(cluster, plan, replace(specs[workers], run_id=f"warm-{workers}"))
+            label(cluster, plan, replace(specs[workers], run_id=f"warm-{workers}"), BY_COST)
         for turn in range(repetitions):
-            order = sorted(clusters, reverse=bool(turn % 2))
-            turns.append(
-                {
-                    workers: label(clusters[workers], plan, replace(specs[workers], run_id=f"{turn}-{workers}"))
-                    for workers in order
-                }
-            )
+            turns.append({})
+            for workers in sorted(clusters, reverse=bool(turn % 2)):
+                spec = replace(specs[workers], run_id=f"{turn}-{workers}")
+                turns[-1][workers] = label(clusters[workers], plan, spec, BY_COST).wall_seconds
             told = {workers: round(seconds, 2) for workers, seconds in turns[-1].items()}
             print(f"turn {turn}, load {os.getloadavg()[0]:.1f}: {told}", file=sys.stderr)
     return turns
@@ -100,21 +91,6 @@ def stay_on(core: int) -> None:
     """Hold all threads of this process to a core."""
     for thread in Path("/proc/self/task").iterdir():
         os.sched_setaffinity(int(thread.name), {core})
-
-
-def label(cluster: Cluster, plan: LabelingPlan, spec: LabelingSpec) -> float:
-    """Label all videos of the plan as a run of its own; return the wall seconds."""
-    assert plan.shards is not None
-    shards: tuple[Shard, ...] = tuple(plan.shards)
-    store, receipts = open_store(spec.out), list[ShardReceipt]()
-    create_plan(store, replace(plan.header, run_id=spec.run_id), shards, "")
-    began = time.perf_counter()
-    work = ShardWork(run=label_shard, name="label", on_done=receipts.append)
-    given_up = run_in_rounds(cluster, spec, iter_dearest_first(store, spec.run_id), work)
-    wall_seconds = time.perf_counter() - began
-    assert not given_up, given_up
-    assert sum(receipt.videos for receipt in receipts) == plan.header.videos
-    return wall_seconds
 
 
 if __name__ == "__main__":

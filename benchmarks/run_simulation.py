@@ -334,11 +334,6 @@ class SimulatedRun:
     """Labeled as ``worker_killed``: they were named when the second worker or a later one died at their shard."""
 
 
-def dearest_first(shards: Sequence[Shard]) -> list[Shard]:
-    """Return the shards in the order in which a run hands them out."""
-    return sorted(shards, key=lambda shard: shard.expected_share or 0.0, reverse=True)
-
-
 def simulate(
     shards: Sequence[Shard], labor_in: Callable[[simpy.Environment], Labor], settings: RunSettings, seed: int = 0
 ) -> SimulatedRun:

@@ -29,7 +29,7 @@ from bench_isolation import FRAMES_PER_SECOND as TEXTURE_FRAMES_PER_SECOND
 from bench_isolation import moving_texture
 from bench_plan import lengths
 from numpy.typing import NDArray
-from run_simulation import Pipeline, Processor, RunSettings, SimulatedRun, VideoRates, dearest_first, simulate
+from run_simulation import Pipeline, Processor, RunSettings, SimulatedRun, VideoRates, simulate
 from scipy.optimize import brentq, nnls
 
 from cdmodel.bundle import DEMO_BUNDLE, read_manifest
@@ -44,6 +44,7 @@ from storage.corpus import CorpusRules, list_videos
 from storage.filesystem import open_store
 from storage.run_layout import attempts_folder
 from storage.run_store import list_runs, read_receipts
+from storage.shard_order import dearest_first
 from storage.views import run_query
 from tasks.cores import count_cores
 from tasks.sharding import ShardingSettings, cut_shards

@@ -60,5 +60,5 @@ class PassReceipt:
     """None without a price table."""
     teacher_flops_per_clip: int
     device: str
-    stages: StageSeconds
+    stages: StageSeconds = StageSeconds()  # noqa: RUF009 - frozen
     committed_at: datetime

@@ -6,7 +6,7 @@ order of ids, though, and may be large: it is gone through in waves of shards of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cdmodel.types import Shard
@@ -39,8 +39,12 @@ def iter_dearest_first(store: Store, run_id: str, done: Collection[str] = ()) ->
     """
     pending = [cost for cost in read_costs(store, run_id) if cost.shard_id not in done]
     for wave in cut_waves(pending):
-        shards = iter_shards(store, run_id, frozenset(cost.shard_id for cost in wave))
-        yield from sorted(shards, key=lambda shard: shard.expected_share or 0.0, reverse=True)
+        yield from dearest_first(iter_shards(store, run_id, frozenset(cost.shard_id for cost in wave)))
+
+
+def dearest_first(shards: Iterable[Shard]) -> list[Shard]:
+    """Return the shards in the order in which a run hands them out; equal ones stay as they are."""
+    return sorted(shards, key=lambda shard: shard.expected_share or 0.0, reverse=True)
 
 
 def read_costs(store: Store, run_id: str) -> list[ShardCost]:

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 UNWINDS = """
-import subprocess, sys, time
-from flows.command import one_line_errors
+import os, subprocess, sys, time
+from flows.command import one_line_errors, say
 
 @one_line_errors
 def command():
@@ -28,22 +28,9 @@ def command():
 
 command()
 """
-SAYS_ITS_LAST = """
-import os, subprocess, sys, time
-from flows.command import one_line_errors, say
-
-@one_line_errors
-def command():
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    try:
-        print(child.pid, flush=True)
-        time.sleep(60)
-    finally:
-        say("it stands in FILE")
-        os.write(2, b"complaint of a library")
-
-command()
-"""
+SAYS_ITS_LAST = UNWINDS.format(unwinding=0).replace(
+    "child.kill()", "say('it stands in FILE'); os.write(2, b'complaint of a library'); child.kill()"
+)
 IGNORES_HANGUPS = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
 
 
